@@ -1,0 +1,3 @@
+"""mdaflow: mail delivery by rules that explain themselves."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Mail as values: address, header, body, envelope. No I/O, and no input that raises."""

@@ -1,0 +1,121 @@
+"""Header fields: where they are in the raw bytes, and what they say decoded.
+
+Fields are found by their lines (RFC 5322 section 2.2), encoded words by RFC 2047, raw 8-bit
+text as UTF-8 (RFC 6532) or else Latin-1. Nothing here raises, whatever the bytes. A line that
+is no field is passed over; a message that starts with none has no header. Fields over 16 KiB
+are unfolded but not decoded, a header block is examined for 1 MiB.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import re
+from functools import lru_cache
+
+MAX_BLOCK = 1 << 20
+MAX_FIELD = 16 << 10
+
+_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?", re.MULTILINE)
+_MBOX_FROM = re.compile(rb">?From [^\n]*\n")
+_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=([ \t\n]*(?==\?))?")
+_CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,39}", re.ASCII)
+# Codecs that are no charset of text, or that can be made slow.
+_NO_CHARSET = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"}
+
+
+def block_end(raw: bytes) -> int:
+    """The offset where the header block ends: after the last field's newline."""
+    start = _MBOX_FROM.match(raw)
+    at = start.end() if start else 0
+    if not _FIELD.match(raw, at):
+        return at
+    end = raw.find(b"\n\n", at)
+    return len(raw) if end < 0 else end + 1
+
+
+def fields(raw: bytes, start: int, end: int) -> list[tuple[bytes, int, int, int]]:
+    """The fields between two offsets: (name in lower case, start, start of the body, end)."""
+    found = _FIELD.finditer(raw, start, min(end, start + MAX_BLOCK))
+    return [(m[1].lower(), m.start(), m.start(2), m.end()) for m in found]
+
+
+def unfold(value: bytes) -> bytes:
+    """A field body on one line, without the white space around it (RFC 5322 section 2.2.3)."""
+    return value.replace(b"\n", b"").strip(b" \t\r")
+
+
+def undecoded(value: bytes) -> str:
+    """A field body as text with its encoded words as they are; every byte can be had back."""
+    return unfold(value).decode("utf-8", "surrogateescape")
+
+
+def decoded(value: bytes) -> str:
+    """A field body as a person reads it."""
+    if len(value) > MAX_FIELD:
+        return unfold(value).decode("utf-8", "replace")
+    return decode_words(text_of(unfold(value)))
+
+
+def text_of(raw: bytes, charset: str = "utf-8") -> str:
+    """Bytes as text in `charset`, else UTF-8, else Latin-1. Never fails."""
+    for name in (charset, "utf-8"):
+        codec = _codec(name)
+        if codec is None:
+            continue
+        try:
+            return raw.decode(codec)
+        except (UnicodeError, ValueError):
+            continue
+    return raw.decode("latin-1")
+
+
+@lru_cache(256)
+def _codec(charset: str) -> str | None:
+    if not _CHARSET.fullmatch(charset):
+        return None
+    try:
+        name = codecs.lookup(charset).name
+        b"".decode(name)  # refuses codecs that are not of text
+    except (LookupError, ValueError, UnicodeError):
+        return None
+    return None if name.replace("-", "_") in _NO_CHARSET else name
+
+
+def decode_words(text: str) -> str:
+    """Text with its encoded words decoded (RFC 2047); what cannot be decoded stays as it is.
+
+    White space between two encoded words is dropped. Neighbours of one charset are joined
+    before they are decoded, because many senders split characters between words.
+    """
+    if "=?" not in text:
+        return text
+    out: list[str] = []
+    pending, charset = b"", ""
+    at = 0
+    for word in _WORD.finditer(text):
+        content = _word_bytes(word[2], word[3])
+        name = word[1].partition("*")[0].lower()  # RFC 2231 section 5: a language may follow
+        if content is None or _codec(name) is None:
+            continue
+        gap = text[at : word.start()]
+        if gap or name != charset:
+            out.append(text_of(pending, charset) if pending else "")
+            pending = b""
+            out.append(gap)
+        pending, charset = pending + content, name
+        at = word.end()
+    if pending:
+        out.append(text_of(pending, charset))
+    out.append(text[at:])
+    return "".join(out)
+
+
+def _word_bytes(encoding: str, content: str) -> bytes | None:
+    raw = content.encode("utf-8", "surrogateescape")
+    if encoding in "qQ":
+        return binascii.a2b_qp(raw, header=True)
+    try:
+        return binascii.a2b_base64(raw + b"==")
+    except binascii.Error:
+        return None

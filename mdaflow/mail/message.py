@@ -1,0 +1,110 @@
+"""A message: its raw bytes, which never change, and views of them that are made when asked.
+
+Lines end in LF, as they are stored; `from_wire` takes the CRLF of the wire or of a file.
+Any bytes are a Message. Nothing here does I/O or raises.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from . import header
+from .address import Address, parse_addresses
+from .header import decoded, undecoded
+
+if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
+    from .mime import Part
+
+MAX_TEXT = 4 << 20
+
+
+class Message:
+    """An immutable message. `raw` is all of it, with LF line ends."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> Message:
+        """A message whose lines may end in CRLF, e.g. a file that a mail program saved."""
+        first = data.find(b"\n")
+        return cls(data.replace(b"\r\n", b"\n") if data[first - 1 : first] == b"\r" else data)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.size:,} bytes>"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.raw)
+
+    @cached_property
+    def lines(self) -> int:
+        """Lines of header and body."""
+        return self.raw.count(b"\n") + (not self.raw.endswith(b"\n") and bool(self.raw))
+
+    @cached_property
+    def header_end(self) -> int:
+        """The offset behind the last header field."""
+        return header.block_end(self.raw)
+
+    @cached_property
+    def fields(self) -> dict[bytes, list[bytes]]:
+        """The folded bodies of the header fields by name, in lower case."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, _, start, end in header.fields(self.raw, 0, self.header_end):
+            found.setdefault(name, []).append(self.raw[start:end])
+        return found
+
+    def header(self, name: str, *, raw: bool = False) -> list[str]:
+        """The values of every field called `name`, decoded (RFC 2047) unless `raw`."""
+        read = undecoded if raw else decoded
+        return [read(value) for value in self.fields.get(_key(name), ())]
+
+    def addresses(self, name: str) -> list[Address]:
+        """The addresses of every field called `name`."""
+        return [a for value in self.fields.get(_key(name), ()) for a in parse_addresses(value)]
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The leaves of the MIME structure."""
+        from .mime import parts
+
+        return parts(self.raw)
+
+    @cached_property
+    def attachments(self) -> list[Part]:
+        """The parts that are there to be saved, not read."""
+        return [part for part in self.parts if part.attached]
+
+    @cached_property
+    def body(self) -> str:
+        """The text that a person reads: of all text parts, HTML as text; 4 MiB of it."""
+        texts: list[str] = []
+        left = MAX_TEXT
+        for part in self.parts:
+            if left > 0 and not part.attached:
+                texts.append(_readable(part)[:left])
+                left -= len(texts[-1])
+        return "\n".join(texts)
+
+    @property
+    def raw_body(self) -> bytes:
+        """Everything behind the header, as it is."""
+        return self.raw[self.header_end :].removeprefix(b"\n")
+
+
+def _key(name: str) -> bytes:
+    return name.lower().encode("utf-8", "surrogateescape")
+
+
+def _readable(part: Part) -> str:
+    text = part.text
+    if part.type != "text/html":
+        return text
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(text)
+    tree.strip_tags(["script", "style", "head"])
+    return tree.body.text(separator=" ") if tree.body is not None else ""
