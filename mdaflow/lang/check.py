@@ -1,0 +1,318 @@
+"""Is a program right? Names, types, places: every problem of the IR, whatever language it was.
+
+What this finds are errors: with one of them a program is not run. The checks are those that
+need no message and no outside world.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from functools import cache
+from typing import Any
+
+from . import ir
+from .source import Problem, Span, near, one_of
+from .subjects import SUBJECTS, split, type_of
+
+MAX_ACTIONS = 64
+RE2_MEMORY = 2 << 20
+"""Bytes that one compiled pattern may take."""
+
+_TEXT_RELATIONS = {"is", "contains", "starts", "ends", "glob", "regex", "in", "exists"}
+_NUMBER_RELATIONS = {"is", "=", "<", "<=", ">", ">=", "between", "exists"}
+_COMPARISONS = {"=", "<", "<=", ">", ">=", "between"}
+_RELATIONS = {
+    "address": _TEXT_RELATIONS,
+    "text": _TEXT_RELATIONS | _COMPARISONS,  # text that starts with a number
+    "number": _NUMBER_RELATIONS,
+}
+_KINDS = {"address": "an address", "text": "text", "number": "a number"}
+_WORDS = {"starts": "starts with", "ends": "ends with", "glob": "matches", "regex": "matches"}
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
+
+
+@cache
+def _options(flags: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = RE2_MEMORY
+    options.case_sensitive = "c" in flags
+    options.dot_nl = "s" in flags
+    return options
+
+
+def compile_regex(pattern: str, flags: str = "") -> Any:
+    """An RE2 pattern over UTF-8 bytes; raises ValueError with RE2's words when it is none."""
+    import re2
+
+    prefix = "(?m)" if "m" in flags else ""
+    try:
+        return re2.compile(prefix + pattern, _options(flags))
+    except re2.error as error:
+        reason = error.args[0]
+        raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from None
+
+
+def wildcards(glob: str) -> list[re.Match[str]]:
+    """The `*` and `?` of a glob; a backslash before one takes its meaning away."""
+    return [m for m in re.finditer(r"\\.|[*?]", glob, re.DOTALL) if len(m[0]) == 1]
+
+
+def check(program: ir.Program, actions: Collection[str] = ir.ACTIONS) -> list[Problem]:
+    """Everything wrong with a program. `actions` are the verbs that its owner may use."""
+    checking = _Check(actions)
+    checking.block(program.body)
+    return checking.problems
+
+
+class _Check:
+    def __init__(self, actions: Collection[str]) -> None:
+        self.actions = actions
+        self.problems: list[Problem] = []
+        self.lists: dict[str, ir.Items] = {}
+        self.variables: set[str] = set()
+        self.captures: list[set[str]] = []
+
+    def problem(self, span: Span, message: str) -> None:
+        self.problems.append(Problem(span, message))
+
+    # statements
+
+    def block(self, statements: Iterable[ir.Statement]) -> None:
+        for statement in statements:
+            _STATEMENTS[type(statement)](self, statement)
+
+    def _branch(self, branch: ir.Branch) -> None:
+        bound: set[str] = set()
+        if branch.test is not None:
+            self.test(branch.test)
+            bound = self._bound(branch.test)
+        self.captures.append(bound)
+        self.block(branch.body)
+        self.captures.pop()
+        self.block(branch.otherwise)
+
+    def _act(self, act: ir.Act) -> None:
+        if act.verb not in self.actions:
+            allowed = one_of(sorted(self.actions))
+            self.problem(
+                act.span, f"'{act.verb}' is not allowed in these rules; they may {allowed}"
+            )
+        if not act.ends and not act.cancels and act.verb in ("discard", "reject", "defer"):
+            self.problem(act.span, f"'also {act.verb}' makes no sense: nothing can follow it")
+        if act.operand is not None:
+            self.text(act.operand)
+            if act.verb == "deliver":
+                self._folder(act.operand)
+        self._flags(act.span, act.flags)
+
+    def _flag(self, flag: ir.Flag) -> None:
+        self._flags(flag.span, flag.flags)
+
+    def _flags(self, span: Span, flags: tuple[str, ...]) -> None:
+        known = {name.lower() for name in ir.FLAGS}
+        for flag in flags:
+            if flag.lower() not in known:
+                names = one_of([name.replace("\\", "\\\\") for name in ir.FLAGS])
+                self.problem(span, f"unknown flag '{flag}'; known are {names}")
+
+    def _folder(self, folder: ir.Text) -> None:
+        for part in folder.parts:
+            if isinstance(part, str) and (wrong := _folder_problem(part, folder)):
+                self.problem(folder.span, wrong)
+
+    def _assign(self, assign: ir.Assign) -> None:
+        name = assign.name
+        if split(name)[0] in SUBJECTS:
+            self.problem(assign.span, f"'{name}' is a subject; take another name")
+        elif "." in name:
+            self.problem(assign.span, f"'{name}': a name has no dots")
+        elif name in self.lists:
+            self.problem(assign.span, f"there is a list '{name}' already")
+        if isinstance(assign.value, ir.Items):
+            if name in self.variables:
+                self.problem(assign.span, f"there is a variable '{name}' already")
+            self.lists[name] = assign.value
+        else:
+            self.text(assign.value)
+            self.variables.add(name)
+
+    def _stop(self, stop: ir.Stop) -> None:
+        pass
+
+    # tests
+
+    def test(self, test: ir.Test) -> None:
+        if isinstance(test, ir.Join):
+            for inner in test.tests:
+                self.test(inner)
+        elif isinstance(test, ir.Compare):
+            self._compare(test)
+
+    def _compare(self, test: ir.Compare) -> None:
+        subject = test.subject
+        if not self._subject(subject.span, subject.name, subject.part, subject.arguments):
+            return
+        kind = type_of(subject.name, subject.part)
+        if subject.raw and not SUBJECTS[subject.name].raw:
+            self.problem(subject.span, f"'raw' does not fit '{subject.words}'")
+        if test.relation == "true":
+            hint = "say what it is compared with: is, contains, matches, in, =, exists …"
+            self.problem(test.span, f"'{subject.words}' is not true or false; {hint}")
+            return
+        if test.relation not in _RELATIONS[kind]:
+            word = _WORDS.get(test.relation, test.relation)
+            allowed = one_of(sorted({_WORDS.get(r, r) for r in _RELATIONS[kind]}))
+            what = f"'{subject.words}' is {_KINDS[kind]}"
+            self.problem(test.span, f"{what}: '{word}' does not fit; use {allowed}")
+            return
+        for operand in test.operands:
+            self._operand(test, operand, kind)
+
+    def _subject(self, span: Span, name: str, part: str, arguments: tuple[str, ...]) -> bool:
+        kind = SUBJECTS.get(name)
+        if kind is None:
+            self._unknown_subject(span, name)
+        elif part and part not in kind.parts:
+            parts = one_of([f".{p}" for p in kind.parts]) or "no parts"
+            self.problem(span, f"'{name}' has no '.{part}'; it has {parts}{near(part, kind.parts)}")
+        elif kind.argument != bool(arguments):
+            wants = f'needs a name: {name} "X"' if kind.argument else "takes no string"
+            self.problem(span, f"'{name}' {wants}")
+        else:
+            for argument in arguments:
+                if not _HEADER_NAME.fullmatch(argument):
+                    self.problem(span, f"'{argument}' is no header name")
+            return True
+        return False
+
+    def _unknown_subject(self, span: Span, name: str) -> None:
+        first = name.partition(".")[0]
+        if name in self.lists or name in self.variables:
+            self.problem(span, f"'{name}' cannot stand here: a test starts with a subject")
+        else:
+            known = {*SUBJECTS, *(f"{n}.{p}" for n, kind in SUBJECTS.items() for p in kind.parts)}
+            hint = near(name, known) or near(first, SUBJECTS)
+            self.problem(span, f"unknown subject '{name}'{hint}")
+
+    def _operand(self, test: ir.Compare, operand: ir.Value, kind: str) -> None:
+        if isinstance(operand, ir.Items) and operand.name:
+            self._named_list(operand)
+        comparing = test.relation in _COMPARISONS or kind == "number"
+        if isinstance(operand, ir.Text):
+            self.text(operand)
+        if comparing and not isinstance(operand, ir.Number):
+            self.problem(operand.span, "a number is needed here, e.g. 5, 10K or 5M")
+        elif not comparing and isinstance(operand, ir.Number):
+            self.problem(operand.span, "a number cannot be compared so; write a string")
+        elif test.relation == "in" and not isinstance(operand, ir.Items):
+            self.problem(operand.span, "'in' needs a list: [\"…\"] or the name of one")
+        elif isinstance(operand, ir.Pattern):
+            self._pattern(test, operand)
+
+    def _named_list(self, items: ir.Items) -> None:
+        if items.name in self.variables:
+            self.problem(items.span, f"'{items.name}' is a variable; write \"{{{items.name}}}\"")
+        elif items.name not in self.lists:
+            hint = near(items.name, self.lists)
+            message = f"unknown list '{items.name}'; lists are declared before their use{hint}"
+            self.problem(items.span, message)
+
+    def _pattern(self, test: ir.Compare, pattern: ir.Pattern) -> None:
+        if test.relation != "regex":
+            self.problem(pattern.span, "a regular expression needs 'matches'")
+        elif unknown := set(pattern.flags) - set("csm"):
+            self.problem(pattern.span, f"unknown flag '{min(unknown)}'; known are c, s and m")
+        else:
+            try:
+                names = compile_regex(pattern.source, pattern.flags).groupindex
+            except ValueError as error:
+                self.problem(pattern.span, f"not a regular expression of RE2: {error}")
+                return
+            for name in names:
+                if name in SUBJECTS or name in self.lists or name in self.variables:
+                    self.problem(pattern.span, f"the group '{name}' has the name of something else")
+
+    # texts
+
+    def text(self, text: ir.Text) -> None:
+        for part in text.parts:
+            if isinstance(part, ir.Hole):
+                self._hole(part)
+
+    def _hole(self, hole: ir.Hole) -> None:
+        for name, number in hole.filters:
+            if name not in ir.FILTERS:
+                self.problem(hole.span, f"unknown filter '{name}'{near(name, ir.FILTERS)}")
+            elif ir.FILTERS[name] != (number > 0):
+                wants = "needs a number" if ir.FILTERS[name] else "takes no number"
+                self.problem(hole.span, f"the filter '{name}' {wants}")
+        name, part = split(hole.name)
+        if name in SUBJECTS:
+            self._subject(hole.span, name, part, (hole.argument,) if hole.argument else ())
+        elif hole.name.isdecimal():
+            self._numbered(hole)
+        elif hole.name not in self.variables and not any(hole.name in c for c in self.captures):
+            known = {*SUBJECTS, *self.variables, *(n for c in self.captures for n in c)}
+            message = f"unknown name '{hole.name}'{near(hole.name, known)}"
+            self.problem(hole.span, message)
+
+    def _numbered(self, hole: ir.Hole) -> None:
+        if not any(hole.name in bound for bound in self.captures):
+            message = (
+                f"there is no group {hole.name} here: it stands inside the block of a condition "
+                "with 'matches' that has so many"
+            )
+            self.problem(hole.span, message)
+
+    def _bound(self, test: ir.Test) -> set[str]:
+        """The captures that a condition may bind: numbers and names."""
+        if isinstance(test, ir.Join):
+            inner = () if test.word == "not" else test.tests
+            return set().union(*(self._bound(t) for t in inner))
+        if not isinstance(test, ir.Compare) or test.relation not in ("regex", "glob"):
+            return set()
+        return set().union(*(self._groups(operand) for operand in test.operands))
+
+    def _groups(self, operand: ir.Value) -> set[str]:
+        if isinstance(operand, ir.Pattern):
+            try:
+                pattern = compile_regex(operand.source, operand.flags)
+            except ValueError:
+                return set()
+            return {*map(str, range(pattern.groups + 1)), *pattern.groupindex}
+        texts: list[str] = []
+        if isinstance(operand, ir.Text):
+            texts = ["".join(p for p in operand.parts if isinstance(p, str))]
+        elif isinstance(operand, ir.Items):
+            texts = list((self.lists.get(operand.name, operand)).entries)
+        most = max((len(wildcards(text)) for text in texts), default=0)
+        return {*map(str, range(most + 1))}
+
+
+_STATEMENTS: dict[type, Any] = {
+    ir.Branch: _Check._branch,
+    ir.Act: _Check._act,
+    ir.Flag: _Check._flag,
+    ir.Assign: _Check._assign,
+    ir.Stop: _Check._stop,
+}
+
+
+def _folder_problem(piece: str, folder: ir.Text) -> str:
+    """What is wrong with a literal piece of a folder name; empty when nothing is."""
+    whole = folder.literal is not None
+    if any(ord(char) < 32 or ord(char) == 127 for char in piece):
+        return "a folder name has no control characters"
+    if "\\" in piece:
+        return "a folder name has no backslash; levels are divided by /"
+    levels = piece.split("/")
+    inner = levels if whole else levels[1:-1]
+    if any(level.startswith(".") for level in (levels if whole else levels[1:])):
+        return "no level of a folder name begins with a dot"
+    if any(not level for level in inner) or (piece.startswith("/") and folder.parts[0] == piece):
+        return 'a folder name has no empty levels; write "a/b"'
+    return ""

@@ -1,0 +1,120 @@
+"""An LALR parser for the tables of grammar.py: right programs only, in one pass.
+
+It gives the same tree as Lark does. Of a wrong program it says no more than that it is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from . import grammar
+
+
+class Token(str):
+    """A piece of the text with its terminal and its offsets."""
+
+    __slots__ = ("end_pos", "start_pos", "type")
+    type: str
+    start_pos: int
+    end_pos: int
+
+
+class Tree:
+    """A node: the name of its rule, what is below it, and its offsets."""
+
+    __slots__ = ("children", "data", "end_pos", "start_pos")
+
+    def __init__(self, data: str, children: list[Any], start_pos: int, end_pos: int) -> None:
+        self.data = data
+        self.children = children
+        self.start_pos = start_pos
+        self.end_pos = end_pos
+
+    @property
+    def meta(self) -> Tree:
+        """Where Lark's trees have their offsets."""
+        return self
+
+
+class _Wrong(Exception):
+    """The text is no program."""
+
+
+@cache
+def _tables() -> tuple[grammar.Tables, re.Pattern[str]]:
+    tables = grammar.load()
+    return tables, re.compile(tables["lexer"])
+
+
+def parse(text: str) -> Tree | None:
+    """The tree of a program; None when the text is none."""
+    try:
+        return _parse(text)
+    except _Wrong:
+        return None
+
+
+def _parse(text: str) -> Tree:
+    tables, _ = _tables()
+    states, rules, end = tables["states"], tables["rules"], tables["end"]
+    stack: list[int] = [tables["start"]]
+    nodes: list[Any] = []
+    for token in [*_tokens(text), None]:
+        kind = "$END" if token is None else token.type
+        while True:
+            step = states[stack[-1]].get(kind)
+            if step is None:
+                raise _Wrong
+            if step >= 0:
+                break
+            origin, name, length, children, nones, alone = rules[-1 - step]
+            below = nodes[len(nodes) - length :]
+            del nodes[len(nodes) - length :], stack[len(stack) - length :]
+            nodes.append(_node(name, below, children, nones, alone))
+            stack.append(states[stack[-1]][origin])
+            if token is None and stack[-1] == end:
+                break
+        if token is not None:
+            nodes.append(token)
+            stack.append(step)
+    tree: Tree = nodes[0]
+    return tree
+
+
+def _tokens(text: str) -> list[Token]:
+    tables, lexer = _tables()
+    ignore, words = frozenset(tables["ignore"]), tables["words"]
+    found: list[Token] = []
+    at, match = 0, lexer.match
+    while at < len(text):
+        piece = match(text, at)
+        if piece is None:
+            raise _Wrong
+        end = piece.end()
+        kind = piece.lastgroup
+        if kind not in ignore:
+            token = Token(text[at:end])
+            token.type = words.get(token, kind) if kind == "WORD" else kind or ""
+            token.start_pos, token.end_pos = at, end
+            found.append(token)
+        at = end
+    return found
+
+
+def _node(name: str, below: list[Any], children: list[Any], nones: int, alone: bool) -> Any:
+    inside: list[Any] = []
+    for index, spliced, before in children:
+        inside.extend([None] * before)
+        child = below[index]
+        if spliced:
+            inside.extend(child.children)
+        else:
+            inside.append(child)
+    inside.extend([None] * nones)
+    if alone and len(inside) == 1:
+        return inside[0]
+    placed = [node for node in below if node.end_pos]
+    start, end = (placed[0].start_pos, placed[-1].end_pos) if placed else (0, 0)
+    return Tree(name, inside, start, end)

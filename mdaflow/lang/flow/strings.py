@@ -1,0 +1,100 @@
+"""String literals: escapes, indentation of long strings, and holes."""
+
+from __future__ import annotations
+
+import re
+
+from mdaflow.lang import ir
+from mdaflow.lang.source import Problem, Source, Span
+
+_ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}
+_PIECE = re.compile(
+    r"\\u\{(?P<code>[0-9A-Fa-f]{1,6})\}|\\(?P<escape>.)|(?P<brace>\{\{|\}\})"
+    r"|\{(?P<hole>[^{}\n]*)\}|(?P<stray>[{}])|(?P<text>[^\\{}]+)",
+    re.DOTALL,
+)
+_HOLE = re.compile(
+    r"\s*(?P<name>[\w.]+)(?:\s+(?P<argument>[^|]*[^|\s]))?\s*(?P<filters>(?:\|[^|]*)*)"
+)
+_FILTER = re.compile(r"\s*(\w+)(?:\s+(\d+))?\s*")
+
+
+def text(token: str, start: int, source: Source, problems: list[Problem]) -> ir.Text:
+    """A string literal that stands at an offset, as a Text with its holes."""
+    long = token.startswith('"""')
+    content = token[3:-3] if long else token[1:-1]
+    at = start + (3 if long else 1)
+    parts: list[str | ir.Hole] = []
+    literal = ""
+    for piece in _PIECE.finditer(content):
+        here = source.span(at + piece.start(), at + piece.end())
+        if piece["hole"] is not None:
+            hole = _hole(piece["hole"], here, problems)
+            if hole is not None:
+                parts += [literal, hole] if literal else [hole]
+                literal = ""
+        elif piece["stray"]:
+            problems.append(Problem(here, f"a lone brace; write {piece['stray'] * 2} for a brace"))
+        else:
+            literal += _literal(piece, here, problems)
+    if literal:
+        parts.append(literal)
+    span = source.span(start, start + len(token))
+    return ir.Text(span, _stripped(tuple(parts), content) if long else tuple(parts))
+
+
+def plain(token: str, start: int, source: Source, problems: list[Problem]) -> str:
+    """A string literal in which nothing is put."""
+    found = text(token, start, source, problems)
+    for part in found.parts:
+        if isinstance(part, ir.Hole):
+            message = "no {hole} can stand in this string; write {{ and }} for braces"
+            problems.append(Problem(part.span, message))
+    return found.literal or ""
+
+
+def _literal(piece: re.Match[str], here: Span, problems: list[Problem]) -> str:
+    if piece["text"] is not None:
+        return piece["text"]
+    if piece["brace"]:
+        return piece["brace"][0]
+    if piece["code"]:
+        code = int(piece["code"], 16)
+        if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000:
+            return chr(code)
+        problems.append(Problem(here, f"U+{piece['code']} is no character"))
+        return ""
+    letter = piece["escape"]
+    if letter not in _ESCAPES:
+        problems.append(Problem(here, f"unknown escape \\{letter}; write \\\\ for a backslash"))
+    return _ESCAPES.get(letter, "")
+
+
+def _hole(inside: str, here: Span, problems: list[Problem]) -> ir.Hole | None:
+    found = _HOLE.fullmatch(inside)
+    if not found:
+        message = "this is no {name}, {name|filter} or {header Name}; write {{ for a brace"
+        problems.append(Problem(here, message))
+        return None
+    filters: list[tuple[str, int]] = []
+    for word in found["filters"].split("|")[1:]:
+        match = _FILTER.fullmatch(word)
+        if not match:
+            problems.append(Problem(here, f"'{word.strip()}' is no filter"))
+            continue
+        filters.append((match[1], int(match[2] or 0)))
+    return ir.Hole(here, found["name"], found["argument"] or "", tuple(filters))
+
+
+def _stripped(parts: tuple[str | ir.Hole, ...], content: str) -> tuple[str | ir.Hole, ...]:
+    """A long string without its first newline and the indentation of its closing quotes."""
+    last = content.rpartition("\n")[2]
+    indent = last if not last.strip() else ""
+    out: list[str | ir.Hole] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            part = part.replace("\n" + indent, "\n") if indent else part
+            if index == 0:
+                part = part.removeprefix("\n").removeprefix(indent)
+        out.append(part)
+    return tuple(part for part in out if part != "")

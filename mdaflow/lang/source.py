@@ -1,0 +1,105 @@
+"""Text of a program, places in it, and messages that point at them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from mdaflow.errors import MdaflowError
+
+
+class Span(NamedTuple):
+    """A place in a file: lines and columns count from 1, the end is behind the last character."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    @property
+    def short(self) -> str:
+        """File without its folder, and line: what a log line has room for."""
+        return f"{self.file.rpartition('/')[2]}:{self.line}"
+
+
+class Source:
+    """A named text."""
+
+    def __init__(self, text: str, file: str = "rules") -> None:
+        self.text = text
+        self.file = file
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(at + 1 for at, char in enumerate(self.text) if char == "\n")]
+
+    def span(self, start: int, end: int) -> Span:
+        """The place between two offsets."""
+        line, end_line = bisect_right(self._starts, start), bisect_right(self._starts, end)
+        return Span(
+            self.file,
+            line,
+            start - self._starts[line - 1] + 1,
+            end_line,
+            end - self._starts[end_line - 1] + 1,
+        )
+
+    def line(self, number: int) -> str:
+        """One line of the text, without its end."""
+        start = self._starts[number - 1]
+        end = self.text.find("\n", start)
+        return self.text[start : len(self.text) if end < 0 else end]
+
+    def decode_error(self, error: UnicodeDecodeError) -> Problem:
+        """The problem of a file that is not UTF-8."""
+        before = error.object[: error.start].decode("utf-8", "replace")
+        span = Source(before + " ", self.file).span(len(before), len(before) + 1)
+        return Problem(span, "this is not UTF-8; save the file as UTF-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at a place, said to the author of the file."""
+
+    span: Span
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.span}: {self.message}"
+
+    def show(self, source: Source) -> str:
+        """The message, the line and a caret below the place."""
+        line = source.line(self.span.line)
+        same_line = self.span.end_line == self.span.line
+        width = (self.span.end_column if same_line else len(line) + 1) - self.span.column
+        lead = "".join(c if c == "\t" else " " for c in line[: self.span.column - 1])
+        return f"{self}\n    {line}\n    {lead}{'^' * max(1, min(width, 200))}"
+
+
+class SourceError(MdaflowError):
+    """A text that is no program: every problem found in it."""
+
+    def __init__(self, problems: Iterable[Problem], source: Source | None = None) -> None:
+        self.problems = tuple(sorted(set(problems), key=lambda p: p.span))
+        self.source = source
+        super().__init__("\n".join(p.show(source) if source else str(p) for p in self.problems))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean '…'?` for the word that was probably meant, else nothing."""
+    from difflib import get_close_matches  # only errors pay for it
+
+    close = get_close_matches(word, list(known), 1, 0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Words as a sentence: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
