@@ -1,0 +1,1 @@
+"""The rule engine: IR and message to a Plan. Pure: no I/O, no logging."""

@@ -1,0 +1,132 @@
+"""Running programs on a message: stages in, one Plan out. Pure: nothing happens to the mail.
+
+A program is compiled once into closures (compile.py) and run often. Three stages, the site's
+`before`, the user's, the site's `after`, run into one Plan. An error in the user's stage drops
+what that stage planned, keeps what came before and adds a keep; an error in a site stage is
+for the caller: `EvaluationError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import thread_time
+
+from mdaflow.errors import MdaflowError
+from mdaflow.lang import ir
+from mdaflow.lang.source import Span
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+
+from .compile import CONTINUE, END, Compiled, Step, compile_block
+from .facts import Ask, Context
+from .plan import Action, Event, Plan, united
+
+MAX_ACTIONS = 64
+MAX_CPU = 1.0
+"""Seconds of CPU that all stages of one run may take (P31)."""
+
+
+class EvaluationError(MdaflowError):
+    """A rule that cannot be carried out on this message."""
+
+    def __init__(self, span: Span, message: str) -> None:
+        super().__init__(f"{span}: {message}")
+        self.span = span
+
+
+class Stage:
+    """A compiled program with its owner, "site" or "user"."""
+
+    def __init__(self, program: ir.Program, owner: str = "user") -> None:
+        self.owner = owner
+        self.name = program.name
+        self.block: Compiled = compile_block(program.body)
+
+
+class Run:
+    """The state of one run, which the closures read and write."""
+
+    def __init__(self, context: Context, traced: bool) -> None:
+        self.context = context
+        self.cache: dict[object, object] = {}
+        self.variables: dict[str, tuple[tuple[str, bool], ...]] = {}
+        self.captures: dict[str, str] = {}
+        self.pending: dict[str, str] = {}
+        """Captures of the condition that is being tested; bound when it holds."""
+        self.flags: frozenset[str] = frozenset()
+        self.actions: list[Action] = []
+        self.owner = "user"
+        self.rule = ""
+        self.depth = 0
+        self.trace: list[Event] | None = [] if traced else None
+        self.cpu_limit = thread_time() + MAX_CPU
+
+    def act(self, act: ir.Act, folder: str, text: str) -> Step:
+        """Plan an action."""
+        flags = (
+            self.flags | frozenset(act.flags) if act.verb in ("deliver", "keep") else frozenset()
+        )
+        action = Action(
+            act.verb, folder, text, flags, not act.ends, self.owner, self.rule, act.span
+        )  # fmt: skip
+        if act.verb == "reject" and any(a.owner == self.owner for a in self.actions):
+            raise EvaluationError(act.span, "a reject after an action of the same rules")
+        if len(self.actions) >= MAX_ACTIONS:
+            raise EvaluationError(act.span, f"more than {MAX_ACTIONS} actions")
+        self.actions = united(self.actions, action)
+        if self.trace is not None:
+            self.trace.append(Event(self.depth, "action", act.span, str(action), None, None))
+        return END if act.ends else CONTINUE
+
+    def watch(self, span: Span) -> None:
+        """End a run that takes too long."""
+        if thread_time() > self.cpu_limit:
+            raise EvaluationError(span, f"more than {MAX_CPU:g} s of CPU in the rules")
+
+
+def _nobody(_: object) -> None:
+    return None
+
+
+def run(
+    program: ir.Program | Stage | Sequence[Stage],
+    message: Message,
+    envelope: Envelope | None = None,
+    ask: Ask = _nobody,
+    *,
+    trace: bool = False,
+    delimiters: str = "+",
+) -> Plan:
+    """The Plan for one message and one recipient.
+
+    `program` is one program (the user's) or the stages in their order. `ask` answers the facts
+    that the message cannot; None from it is unknown. Raises EvaluationError only for a rule of
+    the site.
+    """
+    if isinstance(program, ir.Program):
+        program = Stage(program)
+    stages = [program] if isinstance(program, Stage) else program
+    state = Run(Context(message, envelope or Envelope(), ask, delimiters), trace)
+    errors: list[str] = []
+    ended = any(_stage(state, stage, errors) == END for stage in stages)
+    if not ended:
+        keep = Action("keep", flags=state.flags, owner="site")
+        state.actions = united(state.actions, keep)
+    return Plan(tuple(state.actions), not ended, tuple(state.trace or ()), tuple(errors))
+
+
+def _stage(state: Run, stage: Stage, errors: list[str]) -> Step:
+    before, flags = state.actions, state.flags
+    state.owner, state.variables, state.captures = stage.owner, {}, {}
+    state.rule, state.depth = "", 0
+    try:
+        return stage.block(state)
+    except EvaluationError as error:
+        if stage.owner == "site":
+            raise
+        errors.append(str(error))
+        if state.trace is not None:
+            state.trace.append(Event(0, "error", error.span, str(error), None, None))
+        keep = Action("keep", flags=flags, owner="user", span=error.span)
+        state.actions = united(before, keep)
+        return END

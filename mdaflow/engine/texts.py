@@ -1,0 +1,110 @@
+"""Texts with holes, and folder names that are safe whatever was put into them.
+
+While a text is put together each piece remembers whether it came from the mail: in a folder
+name what came from the mail makes no levels, and nothing can leave the mailbox.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mdaflow.lang import ir
+from mdaflow.lang.subjects import SUBJECTS, split
+
+from .facts import values
+
+if TYPE_CHECKING:
+    from .run import Run
+
+Pieces = tuple[tuple[str, bool], ...]
+"""A text as (piece, came from the mail)."""
+
+MAX_LEVEL = 80
+"""Characters of one level of a folder name that came out of a hole."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_NO_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+def compile_text(text: ir.Text) -> Callable[[Run], Pieces]:
+    """A function that puts a text together."""
+    literal = text.literal
+    if literal is not None:
+        pieces: Pieces = ((literal, False),)
+        return lambda run: pieces
+    getters = [_getter(part) for part in text.parts]
+    return lambda run: tuple(piece for get in getters for piece in get(run))
+
+
+def _getter(part: str | ir.Hole) -> Callable[[Run], Pieces]:
+    if isinstance(part, str):
+        pieces: Pieces = ((part, False),)
+        return lambda run: pieces
+    get, filters = _hole(part), part.filters
+    if not filters:
+        return get
+    return lambda run: tuple((_filtered(s, filters), tainted) for s, tainted in get(run))
+
+
+def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
+    name, part = split(hole.name)
+    if name in SUBJECTS:
+        arguments = (hole.argument,) if hole.argument else ()
+        subject = ir.Subject(hole.span, name, part, arguments)
+        return lambda run: ((_first(run, subject), True),)
+    name = hole.name
+
+    def named(run: Run) -> Pieces:
+        if name in run.variables:
+            return run.variables[name]
+        return ((run.captures.get(name, ""), True),)
+
+    return named
+
+
+def _first(run: Run, subject: ir.Subject) -> str:
+    found = values(run.context, subject)
+    if not found:
+        return ""
+    first = found[0]
+    return f"{first:.0f}" if isinstance(first, float) else first[0]
+
+
+def _filtered(text: str, filters: tuple[tuple[str, int], ...]) -> str:
+    for name, number in filters:
+        text = _FILTERS[name](text, number)
+    return text
+
+
+def _slug(text: str, _: int) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return _NO_SLUG.sub("-", plain).strip("-")
+
+
+_FILTERS: dict[str, Callable[[str, int], str]] = {
+    "lower": lambda text, _: text.lower(),
+    "upper": lambda text, _: text.upper(),
+    "slug": _slug,
+    "first": lambda text, number: text[:number],
+}
+
+
+def plain(pieces: Pieces) -> str:
+    """The text itself."""
+    return "".join(piece for piece, _ in pieces)
+
+
+def folder(pieces: Pieces) -> str:
+    """The text as a folder name: levels divided by `/`, empty for the inbox."""
+    safe = "".join(_safe(piece) if tainted else piece for piece, tainted in pieces)
+    levels = [level.strip().lstrip(".~").strip()[:MAX_LEVEL] for level in safe.split("/")]
+    name = "/".join(level for level in levels if level)
+    return "" if name.upper() == "INBOX" else name
+
+
+def _safe(piece: str) -> str:
+    printable = piece.encode("utf-8", "replace").decode()
+    return _CONTROL.sub(" ", printable).replace("/", "-").replace("\\", "-")
