@@ -1,0 +1,134 @@
+"""Carrying out a Plan: prepare every action, then commit them, and say what became of it.
+
+A failure before the commits leaves nothing behind and is a 4xx (P4, P11). The fence is asked
+once, between the two (P8): behind it the message is delivered, before it nothing was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mdaflow.engine.plan import OUTCOMES, Action, Plan
+from mdaflow.errors import (
+    DEFERRED,
+    INTERNAL,
+    REJECTED,
+    SAVED,
+    TOO_SLOW,
+    PermFail,
+    Status,
+    TempFail,
+)
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.mail.trace import stored, trace_fields
+
+from . import prepare
+from .mailbox import Mailbox, Prepared
+
+MAX_REPLY = 200
+"""Characters of a rule's text in a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a message: the reply, the outcome in the words of the log, and where."""
+
+    status: Status
+    outcome: str
+    places: tuple[str, ...] = ()
+    """`maildir lists/dev` for each copy."""
+    trouble: str = ""
+    """What went wrong on the way and was got around."""
+
+
+def execute(
+    plan: Plan,
+    message: Message,
+    envelope: Envelope,
+    mailbox: Mailbox,
+    *,
+    hostname: str = "localhost",
+    ident: str = "-",
+    fence: Callable[[], bool] = lambda: True,
+) -> Done:
+    """Do what a plan says, for one recipient.
+
+    `ident` is the id of this delivery in the trace fields. When `fence` says no, nothing is
+    delivered. Raises TempFail when nothing was done and the message should come again.
+    """
+    last = plan.deciding
+    if last.verb == "defer":
+        return Done(_reply(DEFERRED, last.text), "deferred")
+    ready, trouble = _prepare_all(plan, message, envelope, mailbox, hostname, ident)
+    if not fence():
+        _abort(ready)
+        raise TempFail(TOO_SLOW, "the deadline passed before the commit")
+    _commit_all(ready)
+    places = tuple(p.where for p in ready)
+    return Done(_STATUS[last.verb](last, ready), OUTCOMES[last.verb], places, trouble)
+
+
+def _prepare_all(
+    plan: Plan, message: Message, envelope: Envelope, mailbox: Mailbox, hostname: str, ident: str
+) -> tuple[list[Prepared], str]:
+    chunks = stored(message, trace_fields(envelope, hostname, ident))
+    ready: list[Prepared] = []
+    trouble = ""
+    try:
+        for action in plan.actions:
+            if not action.stores:
+                continue
+            try:
+                folder = action.folder
+                copy = prepare(
+                    mailbox, folder, chunks, action.flags, envelope.sender, envelope.received
+                )
+            except PermFail as error:
+                # the folder can never be: a user's mail goes to the inbox, a site's can wait
+                if action.owner == "site" or not action.folder:
+                    raise TempFail(INTERNAL, str(error)) from error
+                trouble = f"{action.folder}: {error}; kept in the inbox"
+                copy = prepare(
+                    mailbox, "", chunks, action.flags, envelope.sender, envelope.received
+                )
+            ready.append(copy)
+    except BaseException:
+        _abort(ready)
+        raise
+    return ready, trouble
+
+
+def _commit_all(ready: list[Prepared]) -> None:
+    for at, copy in enumerate(ready):
+        try:
+            copy.commit()
+        except BaseException:
+            _abort(ready[at + 1 :])
+            raise
+
+
+def _abort(ready: list[Prepared]) -> None:
+    for copy in ready:
+        copy.abort()
+
+
+def _saved(last: Action, ready: list[Prepared]) -> Status:
+    places = [copy.where.partition(" ")[2] for copy in ready]
+    return _reply(SAVED, f"Saved to {', '.join(places)}")
+
+
+def _reply(status: Status, text: str) -> Status:
+    """The status with a text of a rule, on one line of ASCII (RFC 5321 section 4.2)."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = line.encode("ascii", "replace").decode()[:MAX_REPLY]
+    return Status(status.code, status.enhanced, line or status.text)
+
+
+_STATUS: dict[str, Callable[[Action, list[Prepared]], Status]] = {
+    "deliver": _saved,
+    "keep": _saved,
+    "discard": lambda last, ready: Status(250, "2.0.0", "Discarded"),
+    "reject": lambda last, ready: _reply(REJECTED, last.text),
+}

@@ -1,0 +1,245 @@
+"""The mailbox of a user: where its folders are, and the way into them.
+
+`parse` reads a mailbox from text like Dovecot's `mail_location`. `locate` is the one place
+that maps a folder name to a path. The rest is what the formats share: directories are entered
+one by one and never through a symbolic link, so that no path leads out of the home directory
+(P28); what is missing is made with mode 0700, what exists keeps its mode (P21).
+
+A folder name has `/` between its components. Maildir++ keeps `lists/dev` in the directory
+`.lists.dev`, mbox in the file `lists/dev`; on disk both use modified UTF-7 (RFC 3501 section
+5.1.3), as Dovecot does. `INBOX`, in any case, or the empty name is the inbox.
+
+Known limit: a `.` inside a component cannot exist in Maildir++ and is stored as `-`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import NoReturn, Protocol
+
+from mdaflow.errors import PermFail, Status, from_oserror
+
+Chunk = bytes | memoryview
+Chunks = Sequence[Chunk]
+
+FLAGS = {"\\Answered": "R", "\\Deleted": "T", "\\Draft": "D", "\\Flagged": "F", "\\Seen": "S"}
+"""The flags of IMAP (RFC 3501 section 2.3.2) that a message can be stored with -> its letter in
+a Maildir."""
+
+BAD_FOLDER = Status(554, "5.3.0", "Bad folder name")
+
+_LETTERS = {name.lower(): letter for name, letter in FLAGS.items()}
+_LONGEST = 255  # bytes of a file name
+_DEEPEST = 16  # components of a folder name
+_CONTROLS = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+_UNSAFE = re.compile(_CONTROLS)
+_UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BATCH = 64  # chunks of one system call
+
+
+class Prepared(Protocol):
+    """A message that is written and waits: `commit` or `abort`, once.
+
+    A commit that fails has cleaned up as abort does. Abort never raises, and does nothing
+    where there is nothing to take back.
+    """
+
+    @property
+    def where(self) -> str:
+        """Format and folder for the log: `maildir INBOX`."""
+
+    def commit(self) -> None:
+        """Make the message visible; when this returns, it is on the disk. Raises TempFail."""
+
+    def abort(self) -> None:
+        """Take everything back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """The mailbox of one user. Paths are relative to `home`, which has to exist."""
+
+    format: str
+    """`maildir` or `mbox`."""
+    home: str
+    path: str
+    """The Maildir, or the directory of the mbox files."""
+    inbox: str = ""
+    """mbox: the file that is the inbox; empty for `inbox` in `path`."""
+
+
+def parse(spec: str, home: str) -> Mailbox:
+    """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes.
+
+    Raises ValueError with a text for the one who wrote it.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in _LAYOUTS:
+        raise ValueError(f"unknown mailbox {spec!r}: it is maildir:PATH or mbox:PATH")
+    path, *options = rest.split(":")
+    inbox = ""
+    for option in options:
+        key, _, inbox = option.partition("=")
+        if (kind, key) != ("mbox", "INBOX"):
+            raise ValueError(f"unknown option {option!r} in mailbox {spec!r}")
+        if not _parts(inbox):
+            raise ValueError(f"{inbox!r} is not a file")
+    return Mailbox(kind, home, "/".join(_parts(path)) or ".", "/".join(_parts(inbox or ".")))
+
+
+def components(folder: str) -> tuple[str, ...]:
+    """The components of a folder name; none for the inbox. Raises PermFail for a bad name."""
+    if folder.lower() in ("", "inbox"):
+        return ()
+    names = tuple(folder.split("/"))
+    if _UNSAFE_FOLDER.search(folder) or len(names) > _DEEPEST:
+        _refuse(folder)
+    return names
+
+
+def describe(mailbox: Mailbox, folder: str) -> str:
+    """Format and folder for the log and the reply: `mbox lists/dev`."""
+    return f"{mailbox.format} {'/'.join(components(folder)) or 'INBOX'}"
+
+
+def locate(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
+    """The path of a folder below the home directory: a Maildir, or the file of an mbox.
+
+    Raises PermFail for a name that cannot be a folder here.
+    """
+    return _LAYOUTS[mailbox.format](mailbox, folder)
+
+
+def letters(flags: Collection[str]) -> str:
+    """The letters of IMAP flags in a Maildir, sorted. Raises ValueError for an unknown flag."""
+    unknown = [flag for flag in flags if flag.lower() not in _LETTERS]
+    if unknown:
+        raise ValueError(f"unknown flag {unknown[0]!r}: there are {' '.join(FLAGS)}")
+    return "".join(sorted({_LETTERS[flag.lower()] for flag in flags}))
+
+
+def modified_utf7(text: str) -> str:
+    """A folder name as IMAP and the disk spell it (RFC 3501 section 5.1.3)."""
+    return _NOT_ASCII.sub(_shift, text.replace("&", "&-"))
+
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
+
+
+def _shift(run: re.Match[str]) -> str:
+    coded = binascii.b2a_base64(run[0].encode("utf-16-be"), newline=False)
+    return f"&{coded.decode().rstrip('=').replace('/', ',')}-"
+
+
+def _maildir_layout(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
+    names = [modified_utf7(name.replace(".", "-")) for name in components(folder)]
+    below = "".join(f".{name}" for name in names)
+    if len(below) > _LONGEST:
+        _refuse(folder)
+    return (*_parts(mailbox.path), below) if below else _parts(mailbox.path)
+
+
+def _mbox_layout(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
+    names = [modified_utf7(name) for name in components(folder)]
+    if any(name.endswith(".lock") or len(name) > _LONGEST - len(".lock") for name in names):
+        _refuse(folder)
+    if not names:
+        return _parts(mailbox.inbox or f"{mailbox.path}/inbox")
+    return (*_parts(mailbox.path), *names)
+
+
+_LAYOUTS = {"maildir": _maildir_layout, "mbox": _mbox_layout}
+
+
+def _refuse(folder: str) -> NoReturn:
+    raise PermFail(BAD_FOLDER, f"bad folder name {folder[:100]!r}")
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The components of a configured path; none for the home directory itself (`.`)."""
+    below = path.removeprefix("~/")
+    names = below.split("/")
+    if not below or below[0] in "/~" or ".." in names or _UNSAFE.search(below):
+        raise ValueError(f"{path!r} is not a path below the home directory")
+    return tuple(name for name in names if name not in ("", "."))
+
+
+@contextmanager
+def temporary_failures() -> Iterator[None]:
+    """Whatever the system refuses may work later (P4)."""
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror(error) from error
+
+
+def open_directory(home: str, names: Iterable[str]) -> int:
+    """A descriptor of a directory below `home`, made where it is missing. Raises OSError.
+
+    The home directory is never made: when it is missing, its disk may not be mounted.
+    """
+    here = os.open(home, _DIRECTORY)
+    for name in names:
+        try:
+            below = enter(here, name)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def enter(parent: int, name: str) -> int:
+    """A descriptor of a directory in an open one, made where it is missing. Raises OSError."""
+    try:
+        return open_existing(parent, name)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # another delivery was faster
+            os.mkdir(name, 0o700, dir_fd=parent)
+    made = open_existing(parent, name)
+    try:
+        os.fsync(made)
+        os.fsync(parent)
+    except BaseException:
+        os.close(made)
+        with suppress(OSError):  # the next delivery shall make it again, and sync it
+            os.rmdir(name, dir_fd=parent)
+        raise
+    return made
+
+
+def open_existing(parent: int, name: str) -> int:
+    """A descriptor of a directory in an open one; not through a link. Raises OSError."""
+    return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def write(fd: int, chunks: Iterable[Chunk]) -> int:
+    """Write all chunks; the number of bytes. Raises OSError."""
+    source = iter(chunks)
+    size = 0
+    while batch := [memoryview(chunk) for chunk in islice(source, _BATCH)]:
+        while batch:
+            done = os.writev(fd, batch)
+            size += done
+            rest = _after(batch, done)
+            if rest and not done:
+                raise OSError(errno.EIO, "The disk takes no bytes")
+            batch = rest
+    return size
+
+
+def _after(views: list[memoryview], done: int) -> list[memoryview]:
+    """What is left of some views when the first `done` bytes are written."""
+    rest = []
+    for view in views:
+        if done < len(view):
+            rest.append(view[done:])
+        done = max(0, done - len(view))
+    return rest

@@ -1,0 +1,185 @@
+"""Deliver into a Maildir, or a Maildir++ folder of it (https://cr.yp.to/proto/maildir.html).
+
+`prepare` writes the message to `tmp/` and syncs it. `commit` renames it to `new/NAME,S=SIZE`,
+or with flags to `cur/NAME,S=SIZE:2,FLAGS`, and syncs that directory: a name there always refers
+to a whole message, on the disk (P1, P17). An existing name is never replaced.
+
+No lock is needed, also with many machines on one NFS export: names are unique by time, process,
+counter, 32 random bits and host, so neither fork nor a clock set back makes one twice (P45).
+
+Known limit: of a directory that another delivery is making at the same moment, we rely on the
+file system to write it to the disk before what is synced in it, as ext4, xfs and btrfs do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache
+from itertools import count
+
+from mdaflow.deliver.mailbox import (
+    Chunks,
+    Mailbox,
+    components,
+    describe,
+    enter,
+    letters,
+    locate,
+    open_directory,
+    open_existing,
+    temporary_failures,
+    write,
+)
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOREPLACE = 1  # RENAME_NOREPLACE, linux/fs.h
+_TRIES = 3  # names that are tried when one is taken
+_counter = count(1)
+
+
+def prepare(mailbox: Mailbox, folder: str, chunks: Chunks, flags: Collection[str]) -> Delivery:
+    """The message in `tmp/` of the folder's Maildir, synced; missing directories are made.
+
+    Raises TempFail, PermFail for a bad folder name, ValueError for an unknown flag.
+    """
+    delivery = Delivery(describe(mailbox, folder), letters(flags))
+    with temporary_failures():
+        try:
+            delivery.enter(mailbox, folder)
+            delivery.write(chunks)
+        except BaseException:
+            delivery.abort()
+            raise
+    return delivery
+
+
+class Delivery:
+    """One message on its way from `tmp/` to `new/` or `cur/`."""
+
+    def __init__(self, where: str, flags: str) -> None:
+        self.where = where
+        self._target, self._info = ("cur", f":2,{flags}") if flags else ("new", "")
+        self._tmp = self._into = -1  # descriptors of the two directories
+        self._name = ""
+        self._size = 0
+
+    def enter(self, mailbox: Mailbox, folder: str) -> None:
+        """Open the Maildir's directories. Raises OSError."""
+        maildir = open_directory(mailbox.home, locate(mailbox, folder))
+        try:
+            try:
+                self._tmp = open_existing(maildir, "tmp")
+            except FileNotFoundError:
+                self._tmp = _make(maildir, bool(components(folder)))
+            self._into = enter(maildir, self._target)
+        finally:
+            os.close(maildir)
+
+    def write(self, chunks: Chunks) -> None:
+        """Write the message to `tmp/` and sync it. Raises OSError."""
+        name = _unique()
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._tmp)
+        self._name = name
+        try:
+            self._size = write(fd, chunks)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def commit(self) -> None:
+        """Give the message its final name, and sync the directory. Raises TempFail."""
+        with temporary_failures():
+            try:
+                self._publish()
+            except BaseException:
+                self.abort()
+                raise
+        self._close()
+
+    def abort(self) -> None:
+        """Remove the temporary file, if it is still there, and close everything."""
+        with suppress(OSError):
+            if self._name:
+                os.unlink(self._name, dir_fd=self._tmp)
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._tmp, self._into):
+            with suppress(OSError):
+                os.close(fd)
+        self._tmp = self._into = -1
+        self._name = ""
+
+    def _publish(self) -> None:
+        final = self._rename()
+        try:
+            os.fsync(self._into)
+        except OSError:  # the peer will send it again, so it must not be here twice
+            with suppress(OSError):
+                os.unlink(final, dir_fd=self._into)
+            raise
+
+    def _rename(self) -> str:
+        name = self._name
+        for _ in range(_TRIES):
+            final = f"{name},S={self._size}{self._info}"
+            with suppress(FileExistsError):
+                _rename(self._tmp, self._name, self._into, final)
+                return final
+            name = _unique()
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name)
+
+
+def _make(maildir: int, folder: bool) -> int:
+    """Make what a Maildir consists of; a descriptor of its `tmp`, the last, so that a Maildir
+    with `tmp` is known to be whole. A folder of Maildir++ has a file that says so."""
+    if folder:
+        with suppress(FileExistsError):
+            os.close(os.open("maildirfolder", _NEW_FILE, 0o600, dir_fd=maildir))
+    for name in ("cur", "new"):
+        os.close(enter(maildir, name))
+    return enter(maildir, "tmp")
+
+
+def _unique() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    noise = os.urandom(4).hex()  # from the kernel: not the same in both halves of a fork
+    return f"{seconds}.M{nanoseconds // 1000}P{os.getpid()}Q{next(_counter)}R{noise}.{_host()}"
+
+
+@cache
+def _host() -> str:
+    return os.uname().nodename.replace("/", "\\057").replace(":", "\\072")[:64]
+
+
+def _rename(source: int, name: str, target: int, final: str) -> None:
+    """Rename without replacing (P17). Raises OSError, FileExistsError when the name is taken."""
+    code = _renameat2()(source, os.fsencode(name), target, os.fsencode(final), _NOREPLACE)
+    if code in (errno.EINVAL, errno.ENOSYS):  # NFS, or an old kernel
+        os.link(name, final, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        with suppress(OSError):  # the message is in place; a leftover in tmp/ is aged out
+            os.unlink(name, dir_fd=source)
+    elif code:
+        raise OSError(code, os.strerror(code), final)
+
+
+@cache
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
+    """renameat2(2), returning the error number; ENOSYS where the C library has none."""
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return lambda *_: errno.ENOSYS
+    function.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    )
+    return lambda *arguments: ctypes.get_errno() if function(*arguments) else 0

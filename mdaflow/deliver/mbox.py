@@ -1,0 +1,233 @@
+"""Deliver into an mbox file, in the variant mboxrd (see mboxrd.py).
+
+`prepare` takes both locks that readers know, appends the message and syncs it; `commit` gives
+the locks back, `abort` first cuts the file to its former length (P18). The locks are an
+open-file-description lock on the file (fcntl F_OFD_SETLK: a POSIX lock would not exclude other
+threads of this process) and the dotlock `FILE.lock`. They are taken without blocking and given
+back together when one is not free, so no order of other programs leads to a deadlock (P19).
+
+A file that is a link, has a second link, is executable or is no file at all is not touched
+(P28). What a crash left at the end of the file is closed by an empty line.
+
+Known limits: one message waits for its locks until its commit, so a plan must not prepare two
+messages for one file at once. A program that holds only a dotlock, for longer than 500 s,
+loses it. Not for files on NFS that several machines write.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from itertools import chain
+
+from mdaflow.deliver import mboxrd
+from mdaflow.deliver.mailbox import (
+    Chunk,
+    Chunks,
+    Mailbox,
+    describe,
+    letters,
+    locate,
+    open_directory,
+    temporary_failures,
+    write,
+)
+from mdaflow.errors import INTERNAL, LOCKED, TempFail
+
+LOCK_WAIT = 30.0
+"""The longest wait for the locks, in seconds."""
+STALE = 500.0
+"""A dotlock of this age, in seconds, is a leftover if the file is not locked otherwise."""
+
+# O_NONBLOCK: a FIFO in place of the file must not hang us.
+_OPEN = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_NEW_FILE = os.O_CREAT | os.O_EXCL
+_EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+_FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length (0: all), pid (0: required)
+
+
+def prepare(
+    mailbox: Mailbox,
+    folder: str,
+    chunks: Chunks,
+    flags: Collection[str],
+    sender: str,
+    received: float,
+    lock_wait: float = LOCK_WAIT,
+) -> Delivery:
+    """The message at the end of the folder's file, synced, and the file still locked.
+
+    Raises TempFail (with LOCKED after `lock_wait` seconds), PermFail for a bad folder name,
+    ValueError for an unknown flag.
+    """
+    marks = letters(flags)
+    *path, name = locate(mailbox, folder)
+    with temporary_failures():
+        delivery = Delivery(describe(mailbox, folder), open_directory(mailbox.home, path), name)
+        try:
+            delivery.lock(lock_wait)
+            delivery.append(mboxrd.entry(chunks, marks, sender, received))
+        except BaseException:
+            delivery.abort()
+            raise
+    return delivery
+
+
+class Delivery:
+    """One message at the end of a locked file."""
+
+    def __init__(self, where: str, directory: int, name: str) -> None:
+        self.where = where
+        self._directory = directory
+        self._name = name
+        self._fd = -1
+        self._dotlock = 0  # its inode, while it is ours
+        self._created = False
+        self._start = -1  # length of the file before us, while the message can be taken back
+
+    def lock(self, wait: float) -> None:
+        """Open the file and take both locks. Raises OSError and TempFail."""
+        deadline = time.monotonic() + wait
+        while not self._try_lock():
+            if time.monotonic() >= deadline:
+                raise TempFail(LOCKED, f"{self._name} stayed locked for {wait:g} s")
+            time.sleep(0.01 + os.urandom(1)[0] / 5000)  # at random, so as not to march in step
+
+    def append(self, entry: Iterable[Chunk]) -> None:
+        """Write an entry after what is there, and sync it. Raises OSError."""
+        start = os.fstat(self._fd).st_size
+        tail = os.pread(self._fd, 2, max(0, start - 2))
+        self._start = start
+        write(self._fd, chain((_gap(tail),), entry))
+        os.fsync(self._fd)
+
+    def commit(self) -> None:
+        """Give the file back with the message in it. Raises TempFail."""
+        with temporary_failures():
+            try:
+                if self._start < 0:
+                    raise TempFail(INTERNAL, "commit without a prepared message")
+                if self._start == 0:  # we, or somebody just before us, created the file
+                    os.fsync(self._directory)
+            except BaseException:
+                self.abort()
+                raise
+        self._close()
+
+    def abort(self) -> None:
+        """Cut the file to its former length, give back the locks and close everything."""
+        try:
+            with suppress(OSError):  # if even this fails: a message that comes again is no loss
+                self._cut()
+            with suppress(OSError):
+                if self._created and self._fd >= 0 and self._is_unused():
+                    os.unlink(self._name, dir_fd=self._directory)
+        finally:
+            self._close()
+
+    def _cut(self) -> None:
+        if self._start >= 0:
+            os.ftruncate(self._fd, self._start)
+            os.fsync(self._fd)
+
+    def _close(self) -> None:
+        self._start, self._created = -1, False
+        self._release()
+        with suppress(OSError):
+            os.close(self._directory)
+        self._directory = -1
+
+    def _is_unused(self) -> bool:
+        """The file is empty and has its name, under the kernel's lock (perhaps not yet ours)."""
+        locked = _lock(self._fd, fcntl.F_WRLCK)
+        return locked and os.fstat(self._fd).st_size == 0 and self._is_named()
+
+    def _try_lock(self) -> bool:
+        """Take both locks on the file that has the name, or neither."""
+        if (
+            self._open()
+            and _lock(self._fd, fcntl.F_WRLCK)
+            and self._take_dotlock()
+            and self._is_named()  # a reader may have replaced it before we had the lock (P20)
+        ):
+            return True
+        self._release()
+        return False
+
+    def _open(self) -> bool:
+        """Open the file, or create it; False when others do so at this very moment."""
+        try:
+            self._fd = os.open(self._name, _OPEN, dir_fd=self._directory)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                self._fd = os.open(self._name, _OPEN | _NEW_FILE, 0o600, dir_fd=self._directory)
+                self._created = True
+            return self._fd >= 0
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & _EXECUTABLE or found.st_nlink > 1:
+            raise TempFail(INTERNAL, f"{self._name} is not a plain file with one link")
+        return True
+
+    def _is_named(self) -> bool:
+        here = os.fstat(self._fd)
+        with suppress(FileNotFoundError):
+            there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+            return os.path.samestat(here, there) and here.st_nlink == 1
+        return False
+
+    def _take_dotlock(self) -> bool:
+        flags = os.O_WRONLY | _NEW_FILE | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self._name + ".lock", flags, 0o600, dir_fd=self._directory)
+        except FileExistsError:
+            self._drop_stale_dotlock()
+            return False
+        try:
+            self._dotlock = os.fstat(fd).st_ino
+            # As Dovecot writes it: so it sees that the owner is gone.
+            os.write(fd, f"{os.getpid()}:{os.uname().nodename}".encode())
+        finally:
+            os.close(fd)
+        return True
+
+    def _drop_stale_dotlock(self) -> None:
+        """Remove a leftover. We hold the kernel's lock, so nobody else of us does the same."""
+        with suppress(FileNotFoundError):
+            if time.time() - self._stat_dotlock().st_mtime > STALE:
+                os.unlink(self._name + ".lock", dir_fd=self._directory)
+
+    def _stat_dotlock(self) -> os.stat_result:
+        return os.stat(self._name + ".lock", dir_fd=self._directory, follow_symlinks=False)
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            if self._dotlock and self._stat_dotlock().st_ino == self._dotlock:
+                os.unlink(self._name + ".lock", dir_fd=self._directory)
+        self._dotlock = 0
+        if self._fd >= 0:
+            with suppress(OSError):  # closing is not enough while a fork has a copy
+                _lock(self._fd, fcntl.F_UNLCK)
+            with suppress(OSError):
+                os.close(self._fd)
+        self._fd = -1
+
+
+def _gap(tail: bytes) -> bytes:
+    """The line ends that are missing before the next message, after the last two bytes."""
+    if not tail or tail == b"\n\n":
+        return b""
+    return b"\n" if tail.endswith(b"\n") else b"\n\n"
+
+
+def _lock(fd: int, kind: int) -> bool:
+    """Take or give back the lock on a whole file; False when somebody else has it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0))
+    except BlockingIOError:
+        return False
+    return True

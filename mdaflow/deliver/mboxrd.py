@@ -1,0 +1,117 @@
+"""A message as it stands in an mboxrd file (RFC 4155, with the reversible quoting of qmail).
+
+A line `From SENDER DATE`, the message with every line `>*From ` quoted by one more `>`, and an
+empty line. This file does no I/O, reads the content once, in time linear to its size, and
+copies only the header block and blocks in which there is something to quote.
+
+Header fields in which mail readers keep state in an mbox, or by which they find its end, are
+removed: from outside they are forgeries. The flags we were asked for are written in the same
+way: `Status: R`, `X-Status: AFTD`.
+
+Known limit: a reader that knows only the older mbox, as Dovecot, shows a quoted line with its
+additional `>`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+
+from mdaflow.deliver.mailbox import Chunk, Chunks
+
+_BLOCK = 1 << 16  # about so many bytes are quoted at once
+_FLAGS = {"R": "A", "F": "F", "D": "T", "T": "D"}  # letter in a Maildir -> letter in X-Status
+_FROM = re.compile(rb"From ")
+_FROM_LINE = re.compile(rb">*+From ")
+_BEFORE_FROM_LINE = re.compile(rb"\n(?=>*+From )")
+_LINE_END = re.compile(rb"\n")
+_EMPTY_LINE = re.compile(rb"\n(?=\n)")
+_SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+# With the folded lines that belong to it. Possessive: a long field takes no memory.
+_STATE = re.compile(
+    rb"\n(?:Status|X-Status|X-UID|X-IMAP|X-IMAPbase|X-Keywords|Content-Length)"
+    rb"[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+",
+    re.IGNORECASE,
+)
+
+
+def entry(chunks: Chunks, letters: str, sender: str, received: float) -> Iterator[Chunk]:
+    """All bytes that are added to a file that ends in an empty line, or is empty.
+
+    `letters` are flags as in a Maildir, `received` is in seconds since the epoch.
+    """
+    yield separator(sender, received)
+    yield _status(letters)
+    last: Chunk = b"\n"
+    for last in _blocks(_whole_lines(_without_state([chunk for chunk in chunks if chunk]))):
+        yield from _quoted(last)
+    yield b"\n" if last[-1:] == b"\n" else b"\n\n"
+
+
+def separator(sender: str, received: float) -> bytes:
+    """The line before a message, in UTC: `From bob@example.org Sat Nov  1 09:05:00 2025`."""
+    who = _SPACES.sub("", sender) or "MAILER-DAEMON"
+    return f"From {who} {time.asctime(time.gmtime(received))}\n".encode(errors="replace")
+
+
+def _status(letters: str) -> bytes:
+    others = "".join(there for here, there in _FLAGS.items() if here in letters)
+    return (b"Status: R\n" if "S" in letters else b"") + (
+        f"X-Status: {others}\n".encode() if others else b""
+    )
+
+
+def _without_state(chunks: Chunks) -> Iterator[Chunk]:
+    """The same chunks without the fields of `_STATE` in the header block."""
+    head: list[Chunk] = [b"\n"]  # so that every line of the header has a line end before it
+    rest: list[Chunk] = []
+    for number, chunk in enumerate(chunks):
+        end = _header_end(head[-1], chunk)
+        if end >= 0:
+            head.append(chunk[:end])
+            rest = [chunk[end:], *chunks[number + 1 :]]
+            break
+        head.append(chunk)
+    yield memoryview(_STATE.sub(b"", b"".join(head)))[1:]
+    yield from rest
+
+
+def _header_end(before: Chunk, chunk: Chunk) -> int:
+    """Where in a chunk the empty line after the header begins; -1 when it is not in it."""
+    if before[-1:] == b"\n" and chunk[:1] == b"\n":
+        return 0
+    found = _EMPTY_LINE.search(chunk)
+    return found.end() if found else -1
+
+
+def _whole_lines(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same bytes, joined where a line runs from one chunk into the next."""
+    parts: list[Chunk] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if chunk[-1:] == b"\n":
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            parts = []
+    yield b"".join(parts)
+
+
+def _blocks(chunks: Iterable[Chunk]) -> Iterator[memoryview]:
+    """The same bytes in blocks that begin with a line, so that quoting needs little memory."""
+    for chunk in chunks:
+        view = memoryview(chunk)
+        start = 0
+        while start < len(view):
+            line_end = _LINE_END.search(view, start + _BLOCK)
+            end = line_end.end() if line_end else len(view)
+            yield view[start:end]
+            start = end
+
+
+def _quoted(block: memoryview) -> Iterator[Chunk]:
+    if not _FROM.search(block):  # fast, and true of almost all mail
+        yield block
+        return
+    if _FROM_LINE.match(block):
+        yield b">"
+    yield _BEFORE_FROM_LINE.sub(b"\n>", block)

@@ -1,0 +1,1 @@
+"""From a recipient address to a user."""

@@ -1,0 +1,80 @@
+"""Who has a mailbox here: users as the folders of a tree, `ROOT/DOMAIN/USER`.
+
+An address comes from outside: only what is a plain name becomes a part of a path (T2). The
+local part is looked up as it is written, then in lower case, then without its detail.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mdaflow.errors import INTERNAL, TempFail, from_oserror
+from mdaflow.mail.address import split_local
+
+_LOCAL = re.compile(r"(?!\.)[\w.+=&'!#$%*^~-]{1,128}")
+_DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A recipient that was found."""
+
+    address: str
+    """The address that was found, without detail."""
+    home: str
+    """The user's folder."""
+    mailbox: str
+    """`maildir:PATH` or `mbox:PATH`, below the home."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderUsers:
+    """The users of one tree."""
+
+    root: str
+    mailbox: str
+    delimiters: str = "+"
+
+    def find(self, address: str) -> User | None:
+        """The user that an address belongs to; None when there is none here.
+
+        Raises TempFail when that cannot be told, e.g. because the tree is not mounted.
+        """
+        local, _, domain = address.rpartition("@")
+        domain = domain.lower()
+        if not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain):
+            return None
+        for name in dict.fromkeys(self._names(local)):
+            home = os.path.join(self.root, domain, name)
+            if _is_folder(home):
+                return User(f"{name}@{domain}", home, self.mailbox)
+        if not _is_folder(self.root):
+            raise TempFail(INTERNAL, f"{self.root}: the folder of the users is not there")
+        return None
+
+    def _names(self, local: str) -> Iterator[str]:
+        user, _ = split_local(local, self.delimiters)
+        yield from (local, local.lower(), user, user.lower())
+
+
+def find(sources: Sequence[FolderUsers], address: str) -> User | None:
+    """The user in the first source that knows the address."""
+    return next(filter(None, _ask_all(sources, address)), None)
+
+
+def _ask_all(sources: Iterable[FolderUsers], address: str) -> Iterator[User | None]:
+    for source in sources:
+        yield source.find(address)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise from_oserror(error) from error

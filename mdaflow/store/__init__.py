@@ -1,0 +1,18 @@
+"""Keys with times to live: small state that outlives a process. Never mail."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Store(Protocol):
+    """Values by key, shared by all processes of a site. Losing all of it loses no mail.
+
+    Both calls raise OSError when the store cannot be used.
+    """
+
+    def get(self, key: str) -> str | None:
+        """The value, unless there is none or its time is over."""
+
+    def put(self, key: str, value: str, seconds: float | None = None) -> None:
+        """Keep a value, for so many seconds or for good."""

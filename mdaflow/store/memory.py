@@ -1,0 +1,21 @@
+"""A store in this process: for tests, and where nothing may be written."""
+
+from __future__ import annotations
+
+import time
+
+
+class MemoryStore:
+    """See `Store`."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[str, float | None]] = {}
+
+    def get(self, key: str) -> str | None:
+        """The value, unless there is none or its time is over."""
+        value, until = self._values.get(key, (None, None))
+        return None if until is not None and time.time() >= until else value
+
+    def put(self, key: str, value: str, seconds: float | None = None) -> None:
+        """Keep a value, for so many seconds or for good."""
+        self._values[key] = value, None if seconds is None else time.time() + seconds
