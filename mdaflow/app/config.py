@@ -1,0 +1,127 @@
+"""The configuration as frozen values, with the defaults of an empty file.
+
+These are plain dataclasses: a command that reads no file pays for no YAML and no pydantic.
+`load` (load.py) fills them from YAML and checks every value against the types here.
+Sizes are bytes, times are seconds; in the file they may carry a unit (`50M`, `2 minutes`).
+
+A setting is declared here and nowhere else: name, type, default, and the text below it, which
+is its description in the schema. What a type cannot say is a word, `Is("mode")`, whose meaning
+is in the table KINDS of load.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+_STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
+"""What pydantic is told of each class: a key nobody knows is an error, never a default (P51)."""
+
+
+class Is(str):
+    """What a value is beyond its type: a word of the table KINDS in load.py."""
+
+    __slots__ = ()
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> Any:
+        # Only pydantic calls this, so a start without a file pays nothing for the checks.
+        from mdaflow.app.load import checked
+
+        return checked(self, handler(source))
+
+
+Count = Annotated[int, Is("count")]
+Size = Annotated[int, Is("size")]
+Seconds = Annotated[float, Is("seconds")]
+Path = Annotated[str, Is("path")]
+
+
+@dataclass(frozen=True, slots=True)
+class Lmtp:
+    """The LMTP server (RFC 2033)."""
+
+    __pydantic_config__ = _STRICT
+
+    listen: tuple[Annotated[str, Is("listen")], ...] = ("unix:/run/mdaflow/lmtp.sock",)
+    """`unix:/path` or `host:port`."""
+    mode: Annotated[str, Is("mode")] = "0600"
+    """Permissions of a unix socket, octal."""
+    owner: Annotated[str, Is("owner")] = ""
+    """`user` or `user:group` that a unix socket is given to, e.g. `postfix`."""
+    workers: Annotated[int, Is("workers")] = 0
+    """Worker processes; 0 is one for each core."""
+    threads: Annotated[int, Is("threads")] = 16
+    """Deliveries at once in one worker."""
+    max_size: Size = 50 << 20
+    """The largest message accepted, in bytes."""
+    max_recipients: Count = 1000
+    """Recipients of one transaction."""
+    max_connections: Count = 200
+    """Connections of one worker."""
+    idle: Seconds = 300.0
+    """A client that says nothing for so long is dropped, in seconds."""
+    deadline: Seconds = 120.0
+    """The longest time from the final dot to the replies, in seconds (P8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """A source of users: whoever has a folder `root/DOMAIN/USER` is a user."""
+
+    __pydantic_config__ = _STRICT
+
+    folders: Path
+    """The root of the tree."""
+    mailbox: Annotated[str, Is("mailbox")] = "maildir:Maildir"
+    """`maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=PATH`, below the user's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where rules are: the site's two stages, and the file of each user."""
+
+    __pydantic_config__ = _STRICT
+
+    before: Path = "/etc/mdaflow/rules/before"
+    """A folder of `*.rules`, run in the order of their names before the user's rules."""
+    user: Annotated[str, Is("below")] = ".mdaflow/rules"
+    """The user's own file, below the user's folder."""
+    after: Path = "/etc/mdaflow/rules/after"
+    """A folder of `*.rules`, run for what nobody finished."""
+    grant: tuple[Literal["reject", "defer"], ...] = ()
+    """What the rules of users may do besides `deliver`, `keep` and `discard`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log."""
+
+    __pydantic_config__ = _STRICT
+
+    to: Annotated[str, Is("log")] = "stderr"
+    """`stderr`, `syslog` (facility mail), or the path of a file."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug`, `info`, `warning` or `error`."""
+    format: Literal["text", "json"] = "text"
+    """`text` or `json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it."""
+
+    __pydantic_config__ = _STRICT
+
+    hostname: Annotated[str, Is("hostname")] = ""
+    """Our name in replies and trace headers; empty is the machine's name."""
+    user: Annotated[str, Is("user")] = ""
+    """The user that delivers; needed when mdaflow starts as root."""
+    users: Annotated[tuple[Folders, ...], Is("some")] = (Folders("/var/mail/vhosts"),)
+    """Where users come from, asked in this order."""
+    recipient_delimiter: Annotated[str, Is("delimiter")] = "+"
+    """Characters that divide user and detail in a local part; empty for none."""
+    lmtp: Lmtp = field(default_factory=Lmtp)
+    rules: Rules = field(default_factory=Rules)
+    state: Path = "/var/lib/mdaflow"
+    """Where small state is kept (SQLite)."""
+    log: Log = field(default_factory=Log)

@@ -1,0 +1,50 @@
+"""The first half of a message's way: whose it is, and what the rules make of it.
+
+Nothing happens here: `mdaflow test` goes as far as this, a delivery goes on in pipeline.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from mdaflow.engine.plan import Plan
+from mdaflow.engine.run import EvaluationError, Stage, run
+from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User, find
+
+from .build import Site
+
+log = logging.getLogger("mdaflow")
+
+
+def route(site: Site, address: str) -> User:
+    """The user of an address. Raises PermFail 550 5.1.1, or TempFail when it cannot be told."""
+    if "@" not in address:
+        address = f"{address}@{site.hostname}"
+    user = find(site.users, address)
+    if user is None:
+        raise PermFail(UNKNOWN_USER)
+    return user
+
+
+def stages(site: Site, user: User) -> list[Stage]:
+    """The rules for a user: the site's before, the user's own, the site's after."""
+    own = site.rules.stage(os.path.join(user.home, site.config.rules.user))
+    return [*site.before, *([own] if own is not None else []), *site.after]
+
+
+def plan(
+    site: Site, programs: list[Stage], message: Message, envelope: Envelope, *, trace: bool = False
+) -> Plan:
+    """What the rules make of a message. Raises TempFail for a rule of the site that fails."""
+    delimiters = site.config.recipient_delimiter
+    try:
+        found = run(programs, message, envelope, site.ask, trace=trace, delimiters=delimiters)
+    except EvaluationError as error:
+        raise TempFail(INTERNAL, str(error)) from error
+    for error_text in found.errors:
+        log.warning("<%s>: %s; kept in the inbox", envelope.recipient, error_text)
+    return found

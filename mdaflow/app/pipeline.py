@@ -1,0 +1,120 @@
+"""The way of a message: route it, run the rules, carry out the plan, log what became of it.
+
+    bytes -> Message -> route -> run(program, message, envelope, ask) -> Plan -> execute -> Status
+
+The server, the commands and the tests all come this way. Nothing is caught below: here an
+exception becomes a status, once per recipient, and is never permanent (P4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from mdaflow.deliver.execute import Done, execute
+from mdaflow.deliver.mailbox import parse as parse_mailbox
+from mdaflow.engine.plan import Action, Plan
+from mdaflow.errors import (
+    INTERNAL,
+    RECIPIENT_OK,
+    MailError,
+    Status,
+    from_oserror,
+)
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User
+
+from .build import Site
+from .decide import plan, route, stages
+from .log import delivery
+
+log = logging.getLogger("mdaflow")
+_count = itertools.count()
+
+
+def deliver(
+    site: Site,
+    message: Message,
+    envelope: Envelope,
+    fence: Callable[[], bool] = lambda: True,
+    user: User | None = None,
+) -> Status:
+    """Deliver to one recipient and write the log line. Never raises.
+
+    `user` says whose mailbox it is when that is known already.
+    """
+    ident = _ident()
+    decided: Plan | None = None
+    try:
+        user = user or route(site, envelope.recipient)
+        decided = plan(site, stages(site, user), message, envelope)
+        mailbox = parse_mailbox(user.mailbox, user.home)
+        done = execute(
+            decided, message, envelope, mailbox, hostname=site.hostname, ident=ident, fence=fence
+        )
+    except MailError as error:
+        done = Done(error.status, "deferred" if error.status.temporary else "rejected",
+                    trouble=str(error))  # fmt: skip
+    except OSError as error:
+        done = Done(from_oserror(error).status, "deferred", trouble=str(error))
+    except Exception:
+        log.exception("<%s>: internal error", envelope.recipient)
+        done = Done(INTERNAL, "deferred", trouble="internal error")
+    _log(message, envelope, decided, done)
+    status = done.status
+    return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
+
+
+def _ident() -> str:
+    """A short id of one delivery, unlikely to be met again within a log file."""
+    number = (time.time_ns() // 1000 & 0xFFFFFFFF) << 16 ^ os.getpid() << 8 ^ next(_count)
+    return f"{number & 0xFFFFFFFFFFF:011x}"
+
+
+def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done) -> None:
+    action = decided.deciding if decided is not None else Action("keep")
+    message_id = message.header("Message-ID", raw=True)[:1]
+    reason = ", ".join(done.places) or done.status.text
+    if done.trouble:
+        reason = f"{reason}: {done.trouble}"
+    delivery(
+        envelope.queue_id,
+        {
+            "to": envelope.recipient,
+            "orig_to": "" if envelope.original == envelope.recipient else envelope.original,
+            "from": envelope.sender,
+            "message-id": message_id[0][:200] if message_id else "",
+            "size": message.size,
+            "rule": action.rule,
+            "where": action.span.short if action.span else "",
+            "delay": round(max(0.0, time.time() - envelope.received), 3),
+            "dsn": done.status.enhanced,
+            "status": done.outcome,
+            "reason": reason,
+        },
+    )
+
+
+class Courier:
+    """The pipeline as the server sees it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def check(self, recipient: str) -> Status:
+        """May this recipient have mail? Never raises."""
+        try:
+            route(self._site, recipient)
+        except MailError as error:
+            if error.status.temporary:
+                log.warning("<%s>: %s", recipient, error)
+            return error.status
+        return RECIPIENT_OK
+
+    def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
+        """Deliver to one recipient. Never raises."""
+        return deliver(self._site, message, envelope, fence)

@@ -1,0 +1,160 @@
+"""The rules that are in force: the site's two stages, and the file of each user.
+
+A user's file is compiled once a version of the file and kept. It is read only when nobody but
+its owner could have written it (P27). A file that does not compile changes nothing: the last
+good version stays in force, for every process and over restarts; without one the user has no
+rules. What cannot be read for now is a temporary failure: never "no rules".
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Collection
+from threading import Lock
+
+from mdaflow.engine.run import Stage
+from mdaflow.errors import ConfigError, from_oserror
+from mdaflow.lang import MAX_FILE, compile_text, ir
+from mdaflow.lang.source import SourceError
+from mdaflow.store import Store
+
+USER_ACTIONS = ("deliver", "keep", "discard")
+"""What the rules of users may do unless the configuration grants them more."""
+MAX_KEPT = 10_000
+"""Compiled files of users that are kept in memory."""
+
+log = logging.getLogger("mdaflow")
+_Version = tuple[int, int, int, int]
+
+
+def site_program(folder: str) -> ir.Program | None:
+    """The rules of a stage of the site: every `*.rules` of a folder in the order of names.
+
+    None when there are none. Raises ConfigError with all that is wrong in them.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".rules"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError((f"{folder}: {error.strerror}",)) from error
+    body: tuple[ir.Statement, ...] = ()
+    problems: list[str] = []
+    for path in (os.path.join(folder, name) for name in names):
+        try:
+            body += compile_file(path).body
+        except SourceError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    if problems:
+        raise ConfigError(tuple(problems))
+    return ir.Program(folder, body) if names else None
+
+
+def compile_file(path: str, actions: Collection[str] = ir.ACTIONS) -> ir.Program:
+    """The program of a file. Raises SourceError, or OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        return compile_text(file.read(MAX_FILE + 1), path, actions)
+
+
+class UserRules:
+    """The compiled rules of users, by path."""
+
+    def __init__(self, store: Store, granted: Collection[str] = ()) -> None:
+        self._store = store
+        self._actions = (*USER_ACTIONS, *granted)
+        self._kept: OrderedDict[str, tuple[_Version, Stage | None]] = OrderedDict()
+        self._lock = Lock()
+
+    def stage(self, path: str) -> Stage | None:
+        """The rules in a file of a user; None when there are none to run.
+
+        Raises TempFail when the file is there and cannot be read now.
+        """
+        opened = self._open(path)
+        if opened is None:
+            return None
+        descriptor, version = opened
+        with os.fdopen(descriptor, "rb") as file:
+            with self._lock:
+                known, stage = self._kept.get(path, (None, None))
+                if known == version:
+                    self._kept.move_to_end(path)
+                    return stage
+            try:
+                text = file.read(MAX_FILE + 1)
+            except OSError as error:
+                raise from_oserror(error) from error
+        stage = self._compile(path, text)
+        with self._lock:
+            self._kept[path] = version, stage
+            while len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return stage
+
+    def _open(self, path: str) -> tuple[int, _Version] | None:
+        """A descriptor of a file that is safe to read, and its version; None: no rules."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise from_oserror(error) from error
+            log.warning("%s: not a regular file, so its rules are ignored", path)
+            return None
+        about = os.fstat(descriptor)
+        if reason := self._unsafe(path, about):
+            os.close(descriptor)
+            log.warning("%s: %s, so its rules are ignored", path, reason)
+            return None
+        return descriptor, (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
+
+    def _unsafe(self, path: str, about: os.stat_result) -> str:
+        if not stat.S_ISREG(about.st_mode):
+            return "not a regular file"
+        if about.st_nlink != 1:
+            return "has more than one link"
+        if about.st_mode & 0o022:
+            return "writable by others than its owner (chmod go-w)"
+        folder = os.stat(os.path.dirname(path))
+        if about.st_uid not in (0, os.geteuid(), folder.st_uid):
+            return "owned by somebody else"
+        if folder.st_mode & 0o002:
+            return "in a folder that everybody can write to"
+        return ""
+
+    def _compile(self, path: str, text: bytes) -> Stage | None:
+        key = f"rules {path}"
+        try:
+            program = compile_text(text, path, self._actions)
+        except SourceError as error:
+            more = len(error.problems) - 1
+            log.warning("%s%s", error.problems[0], f" (and {more} more)" if more else "")
+            return self._last_good(path, key)
+        from mdaflow.lang.dump import dump
+
+        try:
+            self._store.put(key, dump(program))
+        except OSError as error:
+            log.warning("the good version of %s cannot be kept: %s", path, error)
+        return Stage(program)
+
+    def _last_good(self, path: str, key: str) -> Stage | None:
+        from mdaflow.lang.dump import load
+
+        try:
+            kept = self._store.get(key)
+            program = load(kept) if kept is not None else None
+        except (OSError, ValueError) as error:
+            log.warning("the last good version of %s cannot be had: %s", path, error)
+            program = None
+        said = "its last good version stays in force" if program else "mail goes to the inbox"
+        log.warning("%s does not compile: %s", path, said)
+        return Stage(program) if program is not None else None

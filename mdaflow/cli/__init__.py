@@ -1,0 +1,81 @@
+"""The command line: one short file a command, imported when it is called for.
+
+Exit codes are those of sysexits.h: 0, 64 usage, 65 bad rules or data, 66 no input, 67 no such
+user, 75 try again, 77 refused, 78 configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from mdaflow import __version__
+from mdaflow.errors import ConfigError, MailError, MdaflowError
+
+EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_NOUSER = 64, 65, 66, 67
+EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 71, 75, 77, 78
+
+COMMANDS = {
+    "serve": "Take mail by LMTP and deliver it.",
+    "deliver": "Deliver one message from standard input.",
+    "test": "Show what the rules make of a message, and why.",
+    "check": "Check rule files.",
+    "config": "Check or show the configuration.",
+}
+
+
+class Commands(click.Group):
+    """The commands, each in a module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"mdaflow.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="mdaflow")
+def mdaflow() -> None:
+    """Mail delivery by rules that explain themselves."""
+
+
+def main() -> None:
+    """The program `mdaflow`."""
+    try:
+        code = mdaflow.main(prog_name="mdaflow", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = EX_USAGE if isinstance(error, click.UsageError) else EX_NOINPUT
+    except click.Abort:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except MdaflowError as error:
+        click.echo(f"mdaflow: {error}" if not isinstance(error, ConfigError) else error, err=True)
+        code = exit_code(error)
+    sys.exit(code or 0)
+
+
+def exit_code(error: MdaflowError) -> int:
+    """The sysexits code of an error."""
+    if isinstance(error, ConfigError):
+        return EX_CONFIG
+    if isinstance(error, MailError):
+        if error.status.temporary:
+            return EX_TEMPFAIL
+        return EX_NOUSER if error.status.enhanced == "5.1.1" else EX_NOPERM
+    return EX_DATAERR

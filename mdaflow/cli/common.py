@@ -1,0 +1,62 @@
+"""What the commands that take a message share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mdaflow.app.build import Site, build, myself
+from mdaflow.app.decide import route
+from mdaflow.app.load import read
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User
+
+Options = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+config_option: Options = click.option(
+    "--config",
+    metavar="FILE",
+    help="The configuration; else $MDAFLOW_CONFIG or /etc/mdaflow/mdaflow.yaml.",
+)
+sender_option: Options = click.option(
+    "-f", "sender", default="", metavar="ADDRESS", help="The sender of the envelope."
+)
+original_option: Options = click.option(
+    "-a", "original", default="", metavar="ADDRESS", help="The recipient before aliases."
+)
+
+
+def read_message(path: str) -> Message:
+    """The message in a file, or on standard input for `-`."""
+    try:
+        if path == "-":
+            return Message.from_wire(sys.stdin.buffer.read())
+        with open(path, "rb") as file:
+            return Message.from_wire(file.read())
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+
+
+def site_of(config: str | None, *, kept: bool) -> Site:
+    """The site of a configuration. `kept`: with its store; else nothing is written."""
+    from mdaflow.store.memory import MemoryStore
+
+    return build(read(config), None if kept else MemoryStore())
+
+
+def user_of(site: Site, address: str | None) -> User:
+    """The user of an address; without one, or for one's own login, whoever calls."""
+    me = myself(site.hostname)
+    if address is None or address == me.address.partition("@")[0]:
+        return me
+    return route(site, address)
+
+
+def envelope(sender: str, recipient: str, original: str = "") -> Envelope:
+    """The envelope of a message that was handed over on this machine."""
+    return Envelope(sender, recipient, original, protocol="local", received=time.time())

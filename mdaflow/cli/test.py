@@ -1,0 +1,184 @@
+"""`mdaflow test`: what the rules make of a message, and why. Nothing is delivered."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from mdaflow.app.build import Site, myself
+from mdaflow.app.decide import plan, stages
+from mdaflow.app.rulebook import USER_ACTIONS, compile_file
+from mdaflow.engine.plan import Event, Plan
+from mdaflow.engine.run import Stage
+from mdaflow.errors import PermFail
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User
+
+from .common import (
+    config_option,
+    envelope,
+    original_option,
+    read_message,
+    sender_option,
+    site_of,
+    user_of,
+)
+
+
+@click.command("test")
+@click.argument("message", metavar="MESSAGE")
+@click.option(
+    "-r", "recipients", multiple=True, metavar="ADDRESS", help="A recipient; may be repeated."
+)
+@click.option("-u", "user", metavar="USER", help="The user whose rules and mailbox are used.")
+@sender_option
+@original_option
+@click.option(
+    "--rules", "files", multiple=True, metavar="FILE", help="Run this file as the user's rules."
+)
+@click.option("--site", is_flag=True, help="The --rules are the site's: they may refuse mail.")
+@click.option("-e", "execute", is_flag=True, help="Really deliver the message.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each recipient.")
+@config_option
+def command(
+    message: str,
+    recipients: Sequence[str],
+    user: str | None,
+    sender: str,
+    original: str,
+    files: Sequence[str],
+    site: bool,
+    execute: bool,
+    as_json: bool,
+    config: str | None,
+) -> int:
+    """Show what the rules make of MESSAGE (a file, - for standard input), and why.
+
+    Without -r the message is for you, and your own rules are used.
+    """
+    mail = read_message(message)
+    here = site_of(config, kept=execute)
+    show = _as_json if as_json else _as_tree
+    code = 0
+    for recipient in recipients or [myself(here.hostname).address]:
+        try:
+            whose = _user(here, user, recipient, bool(recipients), bool(files))
+            programs = _programs(here, whose, files, site)
+        except PermFail as error:
+            code = 67
+            click.echo(f"<{recipient}>: refused at RCPT: {error.status}", err=True)
+            continue
+        about = envelope(sender, recipient, original)
+        decided = plan(here, programs, mail, about, trace=True)
+        click.echo(show(decided, mail, recipient))
+        if execute:
+            from mdaflow.app.pipeline import deliver
+
+            click.echo(f"{deliver(here, mail, about, user=whose)}", err=True)
+    return code
+
+
+def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool) -> User:
+    try:
+        return user_of(here, user or (recipient if named else None))
+    except PermFail:
+        if not files or user:
+            raise
+        return User(recipient, "/nonexistent", "maildir:Maildir")  # --rules need no user
+
+
+def _programs(here: Site, whose: User, files: Sequence[str], site: bool) -> list[Stage]:
+    if not files:
+        own = os.path.join(whose.home, here.config.rules.user)
+        if os.path.exists(own):
+            _compile(own, here, site=False)  # a broken file is shown, not passed over
+        return stages(here, whose)
+    tried = [_compile(path, here, site=site) for path in files]
+    return [*here.before, *tried, *here.after]
+
+
+def _compile(path: str, here: Site, *, site: bool) -> Stage:
+    granted = (*USER_ACTIONS, *here.config.rules.grant)
+    try:
+        program = compile_file(path) if site else compile_file(path, granted)
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    return Stage(program, "site" if site else "user")
+
+
+# what is shown
+
+_STYLES = {True: "32", False: "2", None: "1"}
+
+
+def _paint(text: str, style: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{style}m{text}\x1b[0m"
+
+
+def _as_tree(decided: Plan, mail: Message, recipient: str) -> str:
+    lines = [_paint(recipient, "1") + f"  {mail.size:,} bytes"]
+    rows = [(event, "  " * event.depth + event.text) for event in decided.trace]
+    width = min(72, max((len(text) for _, text in rows), default=0))
+    lines += [_row(event, text, width) for event, text in rows]
+    lines += [f"  error: {error}" for error in decided.errors]
+    lines += [_paint(f"  => {line}", "1") for line in _conclusion(decided)]
+    return "\n".join(lines)
+
+
+def _row(event: Event, text: str, width: int) -> str:
+    place = f"{event.span.short:>14}"
+    said = {True: "yes", False: "no", None: ""}[event.result]
+    seen = f"  {' | '.join(event.values)}" if event.values else ""
+    style = "1" if event.kind == "action" else _STYLES[event.result]
+    return f"{place}  {_paint(f'{text:<{width}}  {said:<3}', style)}{seen}".rstrip()
+
+
+def _conclusion(decided: Plan) -> list[str]:
+    lines = []
+    for action in decided.actions:
+        why = f'rule "{action.rule}", ' if action.rule else ""
+        place = action.span.short if action.span else "no rule finished it: kept in the inbox"
+        lines.append(f"{action}  ({why}{place})")
+    return lines
+
+
+def _as_json(decided: Plan, mail: Message, recipient: str) -> str:
+    return json.dumps(
+        {
+            "recipient": recipient,
+            "outcome": decided.outcome,
+            "actions": [
+                {
+                    "action": action.verb,
+                    **({"folder": action.folder or "INBOX"} if action.stores else {}),
+                    **({"flags": sorted(action.flags)} if action.stores else {}),
+                    **({"text": action.text} if action.text else {}),
+                    "also": action.also,
+                    "rule": action.rule,
+                    "where": str(action.span) if action.span else "",
+                }
+                for action in decided.actions
+            ],
+            "implicit_keep": decided.implicit_keep,
+            "message": {"size": mail.size, "header_edits": []},
+            "trace": [_JSON_EVENTS[event.kind](event) for event in decided.trace],
+            "errors": list(decided.errors),
+        },
+        ensure_ascii=False,
+    )
+
+
+_JSON_EVENTS: dict[str, Callable[[Event], dict[str, object]]] = {
+    "rule": lambda e: {"where": str(e.span), "rule": e.text, "result": e.result},
+    "test": lambda e: {
+        "where": str(e.span), "test": e.text, "value": list(e.values or ()), "result": e.result,
+    },
+    "action": lambda e: {"where": str(e.span), "action": e.text},
+    "error": lambda e: {"where": str(e.span), "error": e.text},
+}  # fmt: skip

@@ -1,0 +1,75 @@
+"""XFORWARD: what the MTA tells of the client it had the message from (Postfix XFORWARD_README).
+
+`XFORWARD NAME=value ADDR=value ...`, values in xtext (RFC 3461 section 4). Only the server
+decides who may say it. Attributes we have no use for are checked all the same. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from ..mail.envelope import NOBODY, Client
+from ..mail.path import CONTROL
+
+_MAX = 255
+_UNKNOWN = {"[UNAVAILABLE]", "[TEMPUNAVAIL]"}
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
+_ESCAPED = re.compile(rb"\+(..)")
+
+
+def _address(value: str) -> str:
+    bare = value[5:] if value[:5].upper() == "IPV6:" else value
+    return str(ip_address(bare))
+
+
+def _port(value: str) -> str:
+    if not (value.isascii() and value.isdigit() and int(value) < 1 << 16):
+        raise ValueError("bad port")
+    return value
+
+
+ATTRIBUTES: dict[str, Callable[[str], str]] = {
+    "NAME": str,
+    "ADDR": _address,
+    "PORT": _port,
+    "PROTO": str,
+    "HELO": str,
+    "IDENT": str,
+    "SOURCE": str,
+}
+
+
+def parse(argument: bytes) -> dict[str, str]:
+    """The attributes of one command. Raises ValueError with a short reason."""
+    found: dict[str, str] = {}
+    for word in argument.split():
+        name, equals, value = word.partition(b"=")
+        keyword = name.upper().decode("ascii", "replace")
+        if keyword not in ATTRIBUTES or not equals:
+            raise ValueError("unknown attribute")
+        text = _decode(value)
+        found[keyword] = ATTRIBUTES[keyword](text) if text else ""
+    if not found:
+        raise ValueError("no attribute")
+    return found
+
+
+def client(attributes: dict[str, str]) -> Client:
+    """The client that the attributes tell of."""
+    get = attributes.get
+    return Client(get("ADDR", ""), get("NAME", ""), get("HELO", "")) if attributes else NOBODY
+
+
+def _decode(value: bytes) -> str:
+    """xtext as text; empty for what the MTA does not know."""
+    if len(value) > 3 * _MAX or not _XTEXT.fullmatch(value):
+        raise ValueError("not xtext")
+    try:
+        text = _ESCAPED.sub(lambda m: bytes.fromhex(m[1].decode()), value).decode()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    if CONTROL.search(text) or len(text) > _MAX:
+        raise ValueError("control character, or too long")
+    return "" if text.upper() in _UNKNOWN else text
