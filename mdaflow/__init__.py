@@ -1,3 +1,101 @@
-"""mdaflow: mail delivery by rules that explain themselves."""
+"""mdaflow: mail delivery by rules that explain themselves.
+
+The way of a message, which the server and the commands go as well:
+
+    rules = compile_rules(text)
+    message = Message.from_wire(data)
+    plan = run(rules, message, Envelope(sender, recipient), trace=True)
+    done = execute(plan, message, envelope, parse_mailbox("maildir:Maildir", home))
+
+Public are the names below, and what is in `mdaflow.errors` and `mdaflow.mail`; all else may
+change. A name is imported when it is first used, so that a program pays for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdaflow.app.build import Site as Site
+    from mdaflow.app.build import build as open_site
+    from mdaflow.app.config import Config as Config
+    from mdaflow.app.decide import plan as plan
+    from mdaflow.app.decide import route as route
+    from mdaflow.app.decide import stages as stages
+    from mdaflow.app.load import read as read_config
+    from mdaflow.app.pipeline import Courier as Courier
+    from mdaflow.app.pipeline import deliver as deliver_to
+    from mdaflow.app.rulebook import compile_file as compile_file
+    from mdaflow.deliver.execute import Done as Done
+    from mdaflow.deliver.execute import execute as execute
+    from mdaflow.deliver.mailbox import Mailbox as Mailbox
+    from mdaflow.deliver.mailbox import parse as parse_mailbox
+    from mdaflow.engine.facts import Fact as Fact
+    from mdaflow.engine.plan import Action as Action
+    from mdaflow.engine.plan import Event as Event
+    from mdaflow.engine.plan import Plan as Plan
+    from mdaflow.engine.run import EvaluationError as EvaluationError
+    from mdaflow.engine.run import Stage as Stage
+    from mdaflow.engine.run import run as run
+    from mdaflow.errors import ConfigError as ConfigError
+    from mdaflow.errors import MailError as MailError
+    from mdaflow.errors import MdaflowError as MdaflowError
+    from mdaflow.errors import PermFail as PermFail
+    from mdaflow.errors import Status as Status
+    from mdaflow.errors import TempFail as TempFail
+    from mdaflow.lang import compile_text as compile_rules
+    from mdaflow.lang.ir import Program as Program
+    from mdaflow.lang.source import Problem as Problem
+    from mdaflow.lang.source import SourceError as SourceError
+    from mdaflow.lang.source import Span as Span
+    from mdaflow.mail.address import Address as Address
+    from mdaflow.mail.envelope import Client as Client
+    from mdaflow.mail.envelope import Envelope as Envelope
+    from mdaflow.mail.message import Message as Message
+    from mdaflow.route.users import User as User
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "mdaflow.app.build": ("Site", "build as open_site"),
+    "mdaflow.app.config": ("Config",),
+    "mdaflow.app.decide": ("plan", "route", "stages"),
+    "mdaflow.app.load": ("read as read_config",),
+    "mdaflow.app.pipeline": ("Courier", "deliver as deliver_to"),
+    "mdaflow.app.rulebook": ("compile_file",),
+    "mdaflow.deliver.execute": ("Done", "execute"),
+    "mdaflow.deliver.mailbox": ("Mailbox", "parse as parse_mailbox"),
+    "mdaflow.engine.facts": ("Fact",),
+    "mdaflow.engine.plan": ("Action", "Event", "Plan"),
+    "mdaflow.engine.run": ("EvaluationError", "Stage", "run"),
+    "mdaflow.errors": (
+        "ConfigError", "MailError", "MdaflowError", "PermFail", "Status", "TempFail",
+    ),
+    "mdaflow.lang": ("compile_text as compile_rules",),
+    "mdaflow.lang.ir": ("Program",),
+    "mdaflow.lang.source": ("Problem", "SourceError", "Span"),
+    "mdaflow.mail.address": ("Address",),
+    "mdaflow.mail.envelope": ("Client", "Envelope"),
+    "mdaflow.mail.message": ("Message",),
+    "mdaflow.route.users": ("User",),
+}  # fmt: skip
+_HOME = {
+    name.rpartition(" ")[2]: (module, name.partition(" ")[0])
+    for module, names in _PUBLIC.items()
+    for name in names
+}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604  strings of a table
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mdaflow' has no attribute '{name}'")
+    module, inside = _HOME[name]
+    value = getattr(import_module(module), inside)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

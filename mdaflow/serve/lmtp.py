@@ -49,6 +49,9 @@ class Service:
         self.crew = crew
         self.connections: set[Connection] = set()
         self.draining = False
+        """A connection that had its transaction is over."""
+        self.dismissing = False
+        """So is one that has not begun any."""
         self.greeting = f"220 {hostname} LMTP mdaflow".encode()
         words = [
             hostname,
@@ -63,7 +66,7 @@ class Service:
 
     def admit(self, connection: Connection) -> Status | None:
         """Take a connection in, or say why not."""
-        if self.draining:
+        if self.dismissing:
             return SHUTTING_DOWN
         same = sum(c.address == connection.address for c in self.connections)
         crowded = not connection.trusted and same >= MAX_PER_ADDRESS
@@ -73,16 +76,23 @@ class Service:
         return None
 
     def drain(self) -> None:
-        """Let running transactions end, dismiss everybody else."""
+        """Let running transactions end, and who has just come begin one."""
         self.draining = True
-        for connection in tuple(self.connections):
-            connection.dismiss(open_too=False)
+        self._dismiss()
+
+    def dismiss(self) -> None:
+        """Let running transactions end; nobody begins one."""
+        self.dismissing = True
+        self._dismiss()
 
     def abandon(self) -> None:
         """Answer 451 or 421 to all that still runs."""
         self.crew.abandon()
+        self._dismiss(open_too=True)
+
+    def _dismiss(self, *, open_too: bool = False) -> None:
         for connection in tuple(self.connections):
-            connection.dismiss(open_too=True)
+            connection.dismiss(open_too=open_too)
 
 
 class Connection(Wire):
@@ -95,6 +105,7 @@ class Connection(Wire):
         self._service = service
         self._limits = service.limits
         self._errors = 0
+        self._served = False
         self._peer = ""
 
     def _set_rset_state(self) -> None:
@@ -130,7 +141,7 @@ class Connection(Wire):
     async def _step(self) -> None:
         """Read one command, do it, and answer."""
         try:
-            if self._service.draining and self._sender is None:
+            if self._over:
                 raise TempFail(SHUTTING_DOWN)
             command, _, argument = (await self._line()).partition(b" ")
             act = COMMANDS.get(command.upper(), Connection.unknown)
@@ -152,9 +163,14 @@ class Connection(Wire):
         else:
             self._replies.append(reply.line(status))
 
+    @property
+    def _over(self) -> bool:
+        had_its_turn = self._served or self._service.dismissing
+        return self._service.draining and had_its_turn and self._sender is None
+
     def dismiss(self, *, open_too: bool) -> None:
-        """Say 421 if the client has the word; with a transaction open only if `open_too`."""
-        if self._waiting and (open_too or self._sender is None):
+        """Say 421 if the client has the word and its time is over, or, if `open_too`, anyway."""
+        if self._waiting and (open_too or self._over):
             self._farewell(SHUTTING_DOWN)
 
     # --- commands: each takes its argument and returns its reply, or raises a MailError -----
@@ -204,6 +220,7 @@ class Connection(Wire):
             for recipient, status in zip(self._recipients, statuses, strict=True)
         ]
         self._set_rset_state()
+        self._served = True
         return b"\r\n".join(lines)
 
     async def _content(self) -> bytes | None:

@@ -1,8 +1,10 @@
 """One worker process: an event loop with the connections, and a crew of threads.
 
 It stops on SIGTERM or SIGINT, or when its master is gone: it takes no more connections,
-dismisses idle clients, and lets transactions end. What has not ended after `FINISH` seconds
-gets 451, unless it is past its fence; that has `LAST` seconds more (P12).
+dismisses idle clients, and lets transactions end (P12). A client that has just come has
+`BEGIN` seconds to begin one: an MTA that is greeted with 421 would keep its mail for minutes.
+What has not ended after `FINISH` seconds gets 451, unless it is past its fence; that has
+`LAST` seconds more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from .courier import Courier, Crew
 from .lmtp import Connection, Service
 from .sockets import BACKLOG
 
+BEGIN = 1.0
 FINISH = 20.0
 LAST = 5.0
 
@@ -68,6 +71,8 @@ async def serve(
     for server in servers:
         server.close()
     service.drain()
+    await _ended(service, BEGIN)
+    service.dismiss()
     await _ended(service, FINISH)
     service.abandon()
     await _ended(service, LAST)
