@@ -8,7 +8,9 @@ belongs to the part it is in. Nothing here raises, whatever the bytes.
 
 from __future__ import annotations
 
+import binascii
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message as EmailPart
 
@@ -46,22 +48,45 @@ class Part:
     def content(self, limit: int | None = None) -> bytes:
         """The content with its transfer encoding undone, of the first `limit` encoded bytes."""
         end = self.end if limit is None else min(self.end, self.start + limit)
+        decode = _DECODERS.get(self.encoding)
         raw = self.raw[self.start : end]
-        if self.encoding not in ("base64", "quoted-printable", "x-uuencode", "uuencode"):
-            return raw
-        part = EmailPart()
-        part["Content-Transfer-Encoding"] = self.encoding
-        part.set_payload(raw.decode("ascii", "surrogateescape"))
-        try:
-            decoded = part.get_payload(decode=True)
-        except (ValueError, LookupError, IndexError):
-            return raw
-        return decoded if isinstance(decoded, bytes) else raw
+        return raw if decode is None else decode(raw)
 
     @property
     def text(self) -> str:
         """The content as text, of its first 8 MiB."""
         return header.text_of(self.content(MAX_TEXT), self.charset or "utf-8")
+
+
+_NO_BASE64 = bytes(
+    c for c in range(256) if not (chr(c).isascii() and chr(c).isalnum()) and c not in b"+/"
+)
+
+
+def _base64(raw: bytes) -> bytes:
+    """What can be read of it: padding may be missing, other characters are passed over."""
+    try:
+        return binascii.a2b_base64(raw + b"==")
+    except binascii.Error:  # one character is too many at the end
+        clean = raw.translate(None, _NO_BASE64)
+        return binascii.a2b_base64(clean[: len(clean) // 4 * 4])
+
+
+def _uuencode(raw: bytes) -> bytes:
+    part = EmailPart()
+    part["Content-Transfer-Encoding"] = "x-uuencode"
+    part.set_payload(raw.decode("ascii", "surrogateescape"))
+    decoded = part.get_payload(decode=True)
+    return decoded if isinstance(decoded, bytes) else raw
+
+
+# `email` would take a copy of the whole as text for each of these, but for the last
+_DECODERS: dict[str, Callable[[bytes], bytes]] = {
+    "base64": _base64,
+    "quoted-printable": binascii.a2b_qp,
+    "x-uuencode": _uuencode,
+    "uuencode": _uuencode,
+}
 
 
 def parts(raw: bytes) -> list[Part]:
