@@ -237,6 +237,8 @@ class Connection(Wire):
     async def _deliver(self, raw: bytes | None) -> list[Status]:
         """A status for each accepted RCPT, whatever happens."""
         if raw is None:
+            ident = self._forwarded.get("IDENT", "-")
+            log.warning("%s: from=<%s>, over the limit of size, refused", ident, self._sender)
             return [TOO_BIG for _ in self._recipients]
         try:
             envelopes = self._envelopes()

@@ -19,9 +19,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
+from ..app import privileges
 from ..app.config import Config
 from ..errors import ConfigError
-from . import privileges, sockets, worker
+from . import sockets, worker
 from .courier import Courier
 
 log = logging.getLogger("mdaflow")
@@ -226,7 +227,12 @@ class _Master:
     def _fork(self, config: Config, listeners: sockets.Listeners) -> tuple[int, int]:
         """The process id, and a descriptor that gets a byte when the worker serves."""
         reading, writing = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
         if pid == 0:
             try:
                 os._exit(self._child(config, listeners, writing))

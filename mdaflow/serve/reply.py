@@ -14,7 +14,7 @@ OK = Status(250, "2.0.0", "Ok")
 SENDER_OK = Status(250, "2.1.0", "Sender ok")
 BYE = Status(221, "2.0.0", "Bye")
 HELP = Status(214, "2.0.0", "RFC 2033: LHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP XFORWARD")
-VRFY = Status(252, "2.5.0", "Cannot verify, send some mail and see")
+VRFY = Status(252, "2.5.0", "Cannot verify, ask with RCPT")
 
 BUSY = Status(421, "4.3.2", "Too many connections, try again later")
 IDLE = Status(421, "4.4.2", "Idle for too long")

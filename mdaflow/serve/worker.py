@@ -63,13 +63,12 @@ async def serve(
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd, a line for each command
     crew = Crew(courier, config.lmtp.threads, config.lmtp.deadline)
     service = Service(config.lmtp, config.hostname or socket.gethostname(), crew)
-    servers = [await _listen(sock, service) for sock in sockets]
+    listening = [(sock, await _listen(sock, service)) for sock in sockets]
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again
     ready()
     await stop.wait()
-    for server in servers:
-        server.close()
+    await _close(listening)
     service.drain()
     await _ended(service, BEGIN)
     service.dismiss()
@@ -86,6 +85,17 @@ async def _listen(sock: socket.socket, service: Service) -> asyncio.Server:
     server = await loop.create_server(lambda: Connection(service), sock=sock, backlog=1)
     sock.listen(BACKLOG)
     return server
+
+
+async def _close(listening: list[tuple[socket.socket, asyncio.Server]]) -> None:
+    # A server that is closed loses, without a word, what it accepted in the same turn of the
+    # loop. So no more is accepted first, and then what was accepted becomes a connection.
+    for sock, _ in listening:
+        asyncio.get_running_loop().remove_reader(sock)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    for _, server in listening:
+        server.close()
 
 
 async def _ended(service: Service, seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 
-from ..errors import ConfigError
+from mdaflow.errors import ConfigError
 
 
 def check(user: str) -> None:

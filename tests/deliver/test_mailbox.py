@@ -1,0 +1,202 @@
+"""Mailboxes and folder names: what is accepted, what is refused, and which path it gives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdaflow import deliver
+from mdaflow.deliver import mailbox
+from mdaflow.deliver.mailbox import Mailbox, components, locate, parse
+from mdaflow.errors import PermFail
+
+MAILDIR = Mailbox("maildir", "/home/bob", "Maildir")
+MBOX = Mailbox("mbox", "/home/bob", "mail")
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "inbox"),
+    [
+        ("maildir:Maildir", "Maildir", ("Maildir",)),
+        ("maildir:~/Maildir", "Maildir", ("Maildir",)),
+        ("maildir:mail//./box/", "mail/box", ("mail", "box")),
+        ("maildir:.", ".", ()),
+        ("mbox:mail", "mail", ("mail", "inbox")),
+        ("mbox:.", ".", ("inbox",)),
+        ("mbox:mail:INBOX=mbox", "mail", ("mbox",)),
+        ("mbox:~/mail:INBOX=~/mail/in", "mail", ("mail", "in")),
+    ],
+)
+def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None:
+    """A mailbox is a format and a path below the home directory, as Dovecot writes it."""
+    box = parse(spec, "/home/bob")
+    assert (box.format, box.home, box.path) == (spec.split(":")[0], "/home/bob", path)
+    assert locate(box, "INBOX") == inbox
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("", "unknown mailbox ''"),
+        ("Maildir", "unknown mailbox 'Maildir'"),
+        ("mdbox:mail", "unknown mailbox 'mdbox:mail'"),
+        ("maildir:", "'' is not a path below"),
+        ("maildir:/var/mail/bob", "'/var/mail/bob' is not a path below"),
+        ("maildir:~//etc", "is not a path below"),
+        ("maildir:../alice/Maildir", "is not a path below"),
+        ("maildir:a/../../b", "is not a path below"),
+        ("maildir:~alice/Maildir", "is not a path below"),
+        ("maildir:~", "is not a path below"),
+        ("maildir:Mail\0dir", "is not a path below"),
+        ("maildir:Maildir:INBOX=x", "unknown option 'INBOX=x'"),
+        ("mbox:mail:INDEX=x", "unknown option 'INDEX=x'"),
+        ("mbox:mail:INBOX", "'' is not a path below"),
+        ("mbox:mail:INBOX=.", "'.' is not a file"),
+        ("mbox:mail:INBOX=/var/mail/bob", "'/var/mail/bob' is not a path below"),
+        ("mbox:mail:INBOX=../x", "'../x' is not a path below"),
+    ],
+)
+def test_bad_mailbox_is_refused(spec: str, text: str) -> None:
+    """A mailbox that is unknown or leads out of the home directory is refused with the reason."""
+    with pytest.raises(ValueError, match=text):
+        parse(spec, "/home/bob")
+
+
+def test_every_format_has_a_deliverer() -> None:
+    """What can be configured can be delivered to."""
+    assert {parse(f"{name}:mail", "/").format for name in deliver.FORMATS} == set(deliver.FORMATS)
+
+
+@pytest.mark.parametrize("name", ["", "INBOX", "inbox", "InBox"])
+def test_inbox(name: str) -> None:
+    """INBOX in any case, and the empty name, are the inbox."""
+    assert components(name) == ()
+    assert mailbox.describe(MAILDIR, name) == "maildir INBOX"
+
+
+@pytest.mark.parametrize(
+    ("folder", "maildir", "mbox"),
+    [
+        ("Board", ".Board", "Board"),
+        ("lists/dev", ".lists.dev", "lists/dev"),
+        ("lists/dev.python", ".lists.dev-python", "lists/dev.python"),
+        ("INBOX/x", ".INBOX.x", "INBOX/x"),
+        ("\u0131nbox", ".&ATE-nbox", "&ATE-nbox"),
+        ("R&D", ".R&-D", "R&-D"),
+        ("Entwürfe", ".Entw&APw-rfe", "Entw&APw-rfe"),
+        ("a~b/c d", ".a~b.c d", "a~b/c d"),
+        # RFC 3501 section 5.1.3
+        ("peter/台北/日本語", ".peter.&U,BTFw-.&ZeVnLIqe-", "peter/&U,BTFw-/&ZeVnLIqe-"),
+        ("\U0001f4ec", ".&2D3c7A-", "&2D3c7A-"),
+    ],
+)
+def test_folder_has_the_path_that_dovecot_expects(folder: str, maildir: str, mbox: str) -> None:
+    """A folder is a Maildir++ directory, or an mbox file, named in modified UTF-7."""
+    assert locate(MAILDIR, folder) == ("Maildir", maildir)
+    assert locate(MBOX, folder) == ("mail", *mbox.split("/"))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("/", "/etc/passwd", "a//b", "a/", "//"),
+        *("..", ".", "a/..", "../a", "a/./b", ".ssh", "a/.b", "..a"),
+        *("~", "~root", "~/a", "a\\b", "\\"),
+        *("a\0b", "a\nb", "\x7f", "\x1b[2J", "a\x85", "\ud800", "a\udcff"),
+        *("x" * 256, "ü" * 100, "/".join("a" * 17)),
+    ],
+)
+@pytest.mark.parametrize("box", [MAILDIR, MBOX], ids=lambda box: box.format)
+def test_bad_folder_name_is_refused(box: Mailbox, folder: str) -> None:
+    """A name that cannot be a folder is refused for good, before any file is touched."""
+    with pytest.raises(PermFail) as caught:
+        locate(box, folder)
+    assert str(caught.value.status) == "554 5.3.0 Bad folder name"
+
+
+def test_longest_names() -> None:
+    """Names are as long as the file system allows, with the dot of Maildir++ and mbox's lock."""
+    assert locate(MAILDIR, "x" * 254) == ("Maildir", "." + "x" * 254)
+    assert locate(MBOX, "x" * 250) == ("mail", "x" * 250)
+    for box, folder in ((MAILDIR, "x" * 127 + "/" + "x" * 127), (MBOX, "x" * 251)):
+        with pytest.raises(PermFail):
+            locate(box, folder)
+
+
+def test_mbox_folder_is_no_dotlock() -> None:
+    """A folder whose file would be another folder's dotlock is refused."""
+    for folder in ("dev.lock", "dev.lock/x"):
+        with pytest.raises(PermFail):
+            locate(MBOX, folder)
+
+
+@given(st.text())
+def test_any_folder_name_is_a_safe_path_or_refused(folder: str) -> None:
+    """Whatever the name, the path stays below the mailbox and has sane components."""
+    for box in (MAILDIR, MBOX):
+        try:
+            root, *below = locate(box, folder)
+        except PermFail:
+            continue
+        assert root == box.path
+        for name in below:
+            assert name not in ("", ".", "..")
+            assert "/" not in name
+            assert name.isascii()
+            assert name.isprintable()
+            assert len(name) <= 255
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_modified_utf7_can_be_read_back(text: str) -> None:
+    """Python's decoder of UTF-7, given the two differences, reads what we write."""
+    coded = mailbox.modified_utf7(text)
+    outside = [part.partition("-") for part in coded.split("&")[1:]]
+    read = coded.split("&")[0].encode()
+    for inside, _, after in outside:
+        # in UTF-7 the shift is "+", "+" itself is "+-", and "/" is not replaced by ","
+        run = f"+{inside.replace(',', '/')}-".encode().decode("utf-7") if inside else "&"
+        read += (run + after).encode()
+    assert read.decode() == text
+
+
+def test_flags_are_letters() -> None:
+    """IMAP flags, in any case, are the sorted letters of a Maildir; another is an error."""
+    assert mailbox.letters({"\\SEEN", "\\seen", "\\Flagged", "\\draft"}) == "DFS"
+    assert mailbox.letters(mailbox.FLAGS) == "DFRST"
+    assert mailbox.letters(()) == ""
+    with pytest.raises(ValueError, match=r"unknown flag 'Seen'"):
+        mailbox.letters(["Seen"])
+
+
+def test_write_survives_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes are written, however few the system takes at a time."""
+    whole = os.writev
+    sizes = iter([0, 1, 3, 2, 5, 1, 7, 100] * 100)
+
+    def short(fd: int, views: list[memoryview]) -> int:
+        return whole(fd, [memoryview(b"".join(views))[: next(sizes) + 1]])
+
+    monkeypatch.setattr(os, "writev", short)
+    chunks: list[mailbox.Chunk] = [
+        b"",
+        b"abc",
+        b"",
+        memoryview(b"defgh"),
+        *(b"%d," % number for number in range(200)),
+    ]
+    with (tmp_path / "file").open("wb") as file:
+        size = mailbox.write(file.fileno(), chunks)
+    assert (tmp_path / "file").read_bytes() == b"".join(chunks)
+    assert size == len(b"".join(chunks))
+
+
+def test_write_gives_up_when_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes no byte and reports no error does not hang us."""
+    monkeypatch.setattr(os, "writev", lambda fd, views: 0)
+    with pytest.raises(OSError, match="takes no bytes"):
+        mailbox.write(-1, [b"abc"])
