@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any
 import click
 
 from mdaflow.app.build import Site, build, myself
+from mdaflow.app.config import Config
 from mdaflow.app.decide import route
-from mdaflow.app.load import read
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -42,11 +43,21 @@ def read_message(path: str) -> Message:
         raise click.ClickException(f"{path}: {error.strerror}") from error
 
 
-def site_of(config: str | None, *, kept: bool) -> Site:
+def site_of(settings: Config, *, kept: bool) -> Site:
     """The site of a configuration. `kept`: with its store; else nothing is written."""
     from mdaflow.store.memory import MemoryStore
 
-    return build(read(config), None if kept else MemoryStore())
+    return build(settings, None if kept else MemoryStore())
+
+
+def step_down(settings: Config) -> None:
+    """As root: become the user that delivers, before anything that users wrote is read (P22)."""
+    if os.geteuid() == 0:
+        from mdaflow.app import privileges
+        from mdaflow.app.rehearse import rehearse
+
+        rehearse()
+        privileges.drop(settings.user)
 
 
 def user_of(site: Site, address: str | None) -> User:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import click
 
 from mdaflow.app import log
+from mdaflow.app.load import read
 from mdaflow.app.pipeline import deliver
-from mdaflow.errors import INTERNAL, PermFail, TempFail
+from mdaflow.errors import INTERNAL, ConfigError, PermFail, TempFail
 
 from .common import (
     config_option,
@@ -17,6 +18,7 @@ from .common import (
     read_message,
     sender_option,
     site_of,
+    step_down,
     user_of,
 )
 
@@ -35,9 +37,11 @@ def command(user: str | None, sender: str, original: str, reject: bool, config: 
     Exit code 0: it is stored. 75: try again. 67: no such user. 77: a rule refused it.
     """
     try:
-        here = site_of(config, kept=True)
-        log.set_up(here.config.log)
-    except OSError as error:
+        settings = read(config)
+        log.set_up(settings.log)
+        step_down(settings)
+        here = site_of(settings, kept=True)
+    except (OSError, ConfigError) as error:  # a mistake of ours is no reason to bounce mail (P4)
         raise TempFail(INTERNAL, str(error)) from error
     whose = user_of(here, user)
     mail = read_message("-")

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import click
 
 from mdaflow.app.build import Site, myself
+from mdaflow.app.config import Config
 from mdaflow.app.decide import plan, stages
+from mdaflow.app.load import read
 from mdaflow.app.rulebook import USER_ACTIONS, compile_file
 from mdaflow.engine.plan import Event, Plan
 from mdaflow.engine.run import Stage
@@ -25,6 +27,7 @@ from .common import (
     read_message,
     sender_option,
     site_of,
+    step_down,
     user_of,
 )
 
@@ -61,13 +64,17 @@ def command(
     Without -r the message is for you, and your own rules are used.
     """
     mail = read_message(message)
-    here = site_of(config, kept=execute)
+    settings = read(config)
+    tried = [_compile(path, settings, site=site) for path in files]
+    if execute or (settings.user and (recipients or user)):
+        step_down(settings)
+    here = site_of(settings, kept=execute)
     show = _as_json if as_json else _as_tree
     code = 0
     for recipient in recipients or [myself(here.hostname).address]:
         try:
             whose = _user(here, user, recipient, bool(recipients), bool(files))
-            programs = _programs(here, whose, files, site)
+            programs = _programs(here, whose, tried)
         except PermFail as error:
             code = 67
             click.echo(f"<{recipient}>: refused at RCPT: {error.status}", err=True)
@@ -91,18 +98,17 @@ def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool
         return User(recipient, "/nonexistent", "maildir:Maildir")  # --rules need no user
 
 
-def _programs(here: Site, whose: User, files: Sequence[str], site: bool) -> list[Stage]:
-    if not files:
-        own = os.path.join(whose.home, here.config.rules.user)
-        if os.path.exists(own):
-            _compile(own, here, site=False)  # a broken file is shown, not passed over
-        return stages(here, whose)
-    tried = [_compile(path, here, site=site) for path in files]
-    return [*here.before, *tried, *here.after]
+def _programs(here: Site, whose: User, tried: list[Stage]) -> list[Stage]:
+    if tried:
+        return [*here.before, *tried, *here.after]
+    own = os.path.join(whose.home, here.config.rules.user)
+    if os.path.exists(own):
+        _compile(own, here.config, site=False)  # a broken file is shown, not passed over
+    return stages(here, whose)
 
 
-def _compile(path: str, here: Site, *, site: bool) -> Stage:
-    granted = (*USER_ACTIONS, *here.config.rules.grant)
+def _compile(path: str, settings: Config, *, site: bool) -> Stage:
+    granted = (*USER_ACTIONS, *settings.rules.grant)
     try:
         program = compile_file(path) if site else compile_file(path, granted)
     except OSError as error:
