@@ -85,7 +85,7 @@ _HOME = {
     for module, names in _PUBLIC.items()
     for name in names
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604  strings of a table
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

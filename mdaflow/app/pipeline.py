@@ -17,6 +17,7 @@ from collections.abc import Callable
 from mdaflow.deliver.execute import Done, execute
 from mdaflow.deliver.mailbox import parse as parse_mailbox
 from mdaflow.engine.plan import Action, Plan
+from mdaflow.engine.run import Stage
 from mdaflow.errors import (
     INTERNAL,
     RECIPIENT_OK,
@@ -42,16 +43,19 @@ def deliver(
     envelope: Envelope,
     fence: Callable[[], bool] = lambda: True,
     user: User | None = None,
+    programs: list[Stage] | None = None,
 ) -> Status:
     """Deliver to one recipient and write the log line. Never raises.
 
-    `user` says whose mailbox it is when that is known already.
+    `user` says whose mailbox it is when that is known already, `programs` which rules run
+    instead of those that are installed.
     """
     ident = _ident()
     decided: Plan | None = None
     try:
         user = user or route(site, envelope.recipient)
-        decided = plan(site, stages(site, user), message, envelope)
+        programs = stages(site, user) if programs is None else programs
+        decided = plan(site, programs, message, envelope)
         mailbox = parse_mailbox(user.mailbox, user.home)
         done = execute(
             decided, message, envelope, mailbox, hostname=site.hostname, ident=ident, fence=fence

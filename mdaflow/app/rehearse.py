@@ -20,7 +20,8 @@ from mdaflow.mail.message import Message
 from .build import ask
 
 _CHARSETS = (
-    "ascii utf-8 utf-7 utf-16 utf-32 latin-1 koi8-r koi8-u gb2312 gbk gb18030 big5 big5hkscs hz "
+    "ascii utf-8 utf-7 utf-16 utf-16-be utf-16-le utf-32 utf-32-be utf-32-le latin-1 "
+    "koi8-r koi8-u gb2312 gbk gb18030 big5 big5hkscs hz "
     "shift_jis euc_jp euc_kr iso2022_jp iso2022_jp_2 iso2022_kr cp437 cp850 cp866 cp874 cp932 "
     "cp949 tis-620 mac-roman "
     + " ".join(f"iso8859-{n}" for n in (*range(1, 12), 13, 14, 15, 16))

@@ -147,11 +147,14 @@ class UserRules:
         return Stage(program)
 
     def _last_good(self, path: str, key: str) -> Stage | None:
+        from mdaflow.lang.check import check
         from mdaflow.lang.dump import load
 
         try:
             kept = self._store.get(key)
             program = load(kept) if kept is not None else None
+            if program is not None and check(program, self._actions):
+                program = None  # it does what users may not do any more
         except (OSError, ValueError) as error:
             log.warning("the last good version of %s cannot be had: %s", path, error)
             program = None

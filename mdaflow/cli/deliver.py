@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 
 import click
 
 from mdaflow.app import log
 from mdaflow.app.load import read
 from mdaflow.app.pipeline import deliver
-from mdaflow.errors import INTERNAL, ConfigError, PermFail, TempFail
+from mdaflow.errors import INTERNAL, MailError, MdaflowError, PermFail, Status, TempFail
+from mdaflow.mail.message import Message
 
 from .common import (
     config_option,
     envelope,
     original_option,
-    read_message,
     sender_option,
     site_of,
     step_down,
@@ -37,16 +37,23 @@ def command(user: str | None, sender: str, original: str, reject: bool, config: 
     Exit code 0: it is stored. 75: try again. 67: no such user. 77: a rule refused it.
     """
     try:
-        settings = read(config)
-        log.set_up(settings.log)
-        step_down(settings)
-        here = site_of(settings, kept=True)
-    except (OSError, ConfigError) as error:  # a mistake of ours is no reason to bounce mail (P4)
-        raise TempFail(INTERNAL, str(error)) from error
-    whose = user_of(here, user)
-    mail = read_message("-")
-    about = envelope(sender.strip("<>"), whose.address, original)
-    status = deliver(here, mail, replace(about, protocol="local"), user=whose)
+        status = _deliver(user, sender.strip("<>"), original, config)
+    except MailError:
+        raise
+    except Exception as error:  # a mistake of ours is no reason to bounce mail (P4)
+        cause = error if isinstance(error, MdaflowError) else repr(error)
+        raise TempFail(INTERNAL, str(cause)) from error
     if status.ok:
         return 0
     raise (TempFail if status.temporary else PermFail)(status)
+
+
+def _deliver(user: str | None, sender: str, original: str, config: str | None) -> Status:
+    settings = read(config)
+    log.set_up(settings.log)
+    step_down(settings)
+    here = site_of(settings, kept=True)
+    whose = user_of(here, user)
+    recipient = user if user and "@" in user else whose.address
+    mail = Message.from_wire(sys.stdin.buffer.read())
+    return deliver(here, mail, envelope(sender, recipient, original), user=whose)

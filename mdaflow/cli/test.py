@@ -16,7 +16,7 @@ from mdaflow.app.load import read
 from mdaflow.app.rulebook import USER_ACTIONS, compile_file
 from mdaflow.engine.plan import Event, Plan
 from mdaflow.engine.run import Stage
-from mdaflow.errors import PermFail
+from mdaflow.errors import MailError, PermFail
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
@@ -85,14 +85,14 @@ def command(
         if execute:
             from mdaflow.app.pipeline import deliver
 
-            click.echo(f"{deliver(here, mail, about, user=whose)}", err=True)
+            click.echo(f"{deliver(here, mail, about, user=whose, programs=programs)}", err=True)
     return code
 
 
 def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool) -> User:
     try:
         return user_of(here, user or (recipient if named else None))
-    except PermFail:
+    except MailError:
         if not files or user:
             raise
         return User(recipient, "/nonexistent", "maildir:Maildir")  # --rules need no user

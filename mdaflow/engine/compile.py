@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.lang import ir
-from mdaflow.lang.check import compile_regex, wildcards
+from mdaflow.lang.check import compile_glob, compile_regex
+from mdaflow.lang.source import Span
 from mdaflow.lang.subjects import SUBJECTS
 
 from .facts import values
-from .plan import Event
+from .plan import EvaluationError, Event
 from .texts import Pieces, compile_text, folder, plain
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 8
 """Values that a trace shows of one subject."""
+MAX_STEPS = 1 << 28
+"""Instructions of a pattern times bytes of a text that it looks at: RE2 is linear in both."""
+
+LONG = 1 << 16
+"""Characters of a text that takes time to search."""
 
 
 class Step(IntEnum):
@@ -124,7 +129,7 @@ def _assign(node: ir.Assign, lists: Lists) -> Compiled:
     name, get = node.name, compile_text(node.value)
 
     def assign(run: Run) -> Step:
-        run.variables = {**run.variables, name: get(run)}
+        run.variables[name] = get(run)
         return CONTINUE
 
     return assign
@@ -240,13 +245,14 @@ def _match(node: ir.Compare, lists: Lists) -> Match:
         if isinstance(operand, ir.Items):
             entries += [_literal_match(node, entry) for entry in _entries(operand, lists)]
         elif isinstance(operand, ir.Pattern):
-            entries.append(_search(compile_regex(operand.source, operand.flags)))
+            flags = operand.flags + "c" * node.exact
+            entries.append(_search(node.span, compile_regex(operand.source, flags)))
         elif isinstance(operand, ir.Text):
             entries.append(_text_match(node, operand))
     if len(entries) == 1:
         return entries[0]
-    joined = all if node.all else any
-    return lambda run, value: joined(entry(run, value) for entry in entries)
+    joined, span = all if node.all else any, node.span
+    return lambda run, value: joined(e(run, value) for e in run.watched(span, entries))
 
 
 def _entries(items: ir.Items, lists: Lists) -> tuple[str, ...]:
@@ -287,7 +293,10 @@ _WILD = re.compile(r"[\\*?]")
 
 def _literal_match(node: ir.Compare, wanted: str) -> Match:
     if node.relation == "glob":
-        return _search(_glob(wanted, node.exact))
+        try:
+            return _search(node.span, compile_glob(wanted, node.exact))
+        except ValueError:  # only what was put in can have made it so large
+            raise EvaluationError(node.span, "the pattern is too large") from None
     holds = _STRINGS[node.relation]
     whole = node.relation == "is"  # `is` is about the address, not about the display name
     if node.exact:
@@ -296,35 +305,19 @@ def _literal_match(node: ir.Compare, wanted: str) -> Match:
         return lambda run, value: any(holds(v, wanted) for v in value)
     wanted = wanted.casefold()
     if whole:
-        return lambda run, value: value[0].casefold() == wanted
-    return lambda run, value: any(holds(v.casefold(), wanted) for v in value)
+        return lambda run, value: run.fold(value[0]) == wanted
+    return lambda run, value: any(holds(run.fold(v), wanted) for v in value)
 
 
-@lru_cache(512)
-def _glob(glob: str, exact: bool) -> Any:
-    """A glob as a pattern over the whole value: `*` as little as it can, `?` one character."""
-    out, at = [r"\A"], 0
-    for wild in wildcards(glob):
-        out += [_quote(glob[at : wild.start()]), "(.*?)" if wild[0] == "*" else "(.)"]
-        at = wild.end()
-    out += [_quote(glob[at:]), r"\z"]
-    return compile_regex("".join(out), "sc" if exact else "s")
-
-
-def _quote(literal: str) -> str:
-    import re2
-
-    unescaped = literal.replace(r"\*", "*").replace(r"\?", "?").replace("\\\\", "\\")
-    quoted: str = re2.escape(unescaped)
-    return quoted
-
-
-def _search(pattern: Any) -> Match:
+def _search(span: Span, pattern: Any) -> Match:
     names: tuple[str, ...] = tuple(pattern.groupindex)
+    longest = MAX_STEPS // pattern.programsize
 
     def search(run: Run, value: Sequence[str]) -> bool:
         for text in value:
-            found = pattern.search(text.encode("utf-8", "surrogateescape"))
+            if len(text) > LONG:
+                run.watch(span)
+            found = pattern.search(text.encode("utf-8", "surrogateescape")[:longest])
             if found:
                 groups = [found[0], *found.groups()]
                 texts = [(g or b"").decode("utf-8", "replace") for g in groups]
@@ -354,7 +347,7 @@ def _membership(node: ir.Compare, lists: Lists) -> Match:
         local, at, domain = address.rpartition("@")
         if address in wanted or (at and (f"@{domain}" in wanted or f"{local}@" in wanted)):
             return True
-        labels = domain.split(".")[:128] if at else []
+        labels = domain.split(".")[-128:] if at else []
         return any("." + ".".join(labels[i:]) in wanted for i in range(len(labels)))
 
     return member

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from mdaflow.errors import MdaflowError
 from mdaflow.lang.source import Span
 
 OUTCOMES = {
@@ -15,6 +16,14 @@ OUTCOMES = {
     "defer": "deferred",
 }
 """What an action makes of a message, in the words of log, JSON and metrics."""
+
+
+class EvaluationError(MdaflowError):
+    """A rule that cannot be carried out on this message."""
+
+    def __init__(self, span: Span, message: str) -> None:
+        super().__init__(f"{span}: {message}")
+        self.span = span
 
 
 @dataclass(frozen=True, slots=True)

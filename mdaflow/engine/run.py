@@ -8,10 +8,11 @@ for the caller: `EvaluationError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from time import thread_time
+from typing import TypeVar
 
-from mdaflow.errors import MdaflowError
 from mdaflow.lang import ir
 from mdaflow.lang.source import Span
 from mdaflow.mail.envelope import Envelope
@@ -20,18 +21,12 @@ from mdaflow.mail.message import Message
 from .compile import CONTINUE, END, Compiled, Step, compile_block
 from .facts import Ask, Context
 from .plan import Action, Event, Plan, united
+from .plan import EvaluationError as EvaluationError  # callers of `run` look for it here
 
+T = TypeVar("T")
 MAX_ACTIONS = 64
 MAX_CPU = 1.0
 """Seconds of CPU that all stages of one run may take (P31)."""
-
-
-class EvaluationError(MdaflowError):
-    """A rule that cannot be carried out on this message."""
-
-    def __init__(self, span: Span, message: str) -> None:
-        super().__init__(f"{span}: {message}")
-        self.span = span
 
 
 class Stage:
@@ -56,10 +51,13 @@ class Run:
         self.flags: frozenset[str] = frozenset()
         self.actions: list[Action] = []
         self.owner = "user"
+        self.acted = False
+        """The stage has planned an action."""
         self.rule = ""
         self.depth = 0
         self.trace: list[Event] | None = [] if traced else None
         self.cpu_limit = thread_time() + MAX_CPU
+        self.fold = cache(str.casefold)
 
     def act(self, act: ir.Act, folder: str, text: str) -> Step:
         """Plan an action."""
@@ -69,8 +67,9 @@ class Run:
         action = Action(
             act.verb, folder, text, flags, not act.ends, self.owner, self.rule, act.span
         )  # fmt: skip
-        if act.verb == "reject" and any(a.owner == self.owner for a in self.actions):
+        if act.verb == "reject" and self.acted:
             raise EvaluationError(act.span, "a reject after an action of the same rules")
+        self.acted = True
         if len(self.actions) >= MAX_ACTIONS:
             raise EvaluationError(act.span, f"more than {MAX_ACTIONS} actions")
         self.actions = united(self.actions, action)
@@ -82,6 +81,13 @@ class Run:
         """End a run that takes too long."""
         if thread_time() > self.cpu_limit:
             raise EvaluationError(span, f"more than {MAX_CPU:g} s of CPU in the rules")
+
+    def watched(self, span: Span, items: Sequence[T]) -> Iterator[T]:
+        """The items, with a look at the clock now and then."""
+        for at, item in enumerate(items, 1):
+            if at % 64 == 0:
+                self.watch(span)
+            yield item
 
 
 def _nobody(_: object) -> None:
@@ -117,7 +123,8 @@ def run(
 
 def _stage(state: Run, stage: Stage, errors: list[str]) -> Step:
     before, flags = state.actions, state.flags
-    state.owner, state.variables, state.captures = stage.owner, {}, {}
+    state.owner, state.acted = stage.owner, False
+    state.variables, state.captures = {}, {}
     state.rule, state.depth = "", 0
     try:
         return stage.block(state)

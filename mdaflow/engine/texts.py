@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from mdaflow.lang import ir
 from mdaflow.lang.subjects import SUBJECTS, split
+from mdaflow.mail.path import CONTROL
 
 from .facts import values
+from .plan import EvaluationError
 
 if TYPE_CHECKING:
     from .run import Run
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
 Pieces = tuple[tuple[str, bool], ...]
 """A text as (piece, came from the mail)."""
 
+MAX_TEXT = 1 << 20
+"""Characters of a text that was put together."""
 MAX_LEVEL = 80
 """Characters of one level of a folder name that came out of a hole."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_HIDDEN = re.compile(r"\A[\s.~]+")
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -36,7 +40,18 @@ def compile_text(text: ir.Text) -> Callable[[Run], Pieces]:
         pieces: Pieces = ((literal, False),)
         return lambda run: pieces
     getters = [_getter(part) for part in text.parts]
-    return lambda run: tuple(piece for get in getters for piece in get(run))
+
+    def put_together(run: Run) -> Pieces:
+        found: list[tuple[str, bool]] = []
+        size = 0
+        for piece in (piece for get in getters for piece in get(run) if piece[0]):
+            size += len(piece[0])
+            if size > MAX_TEXT:  # a text that is put into itself doubles each time
+                raise EvaluationError(text.span, f"a text of more than {MAX_TEXT:,} characters")
+            found.append(piece)
+        return tuple(found)
+
+    return put_together
 
 
 def _getter(part: str | ir.Hole) -> Callable[[Run], Pieces]:
@@ -100,11 +115,11 @@ def plain(pieces: Pieces) -> str:
 def folder(pieces: Pieces) -> str:
     """The text as a folder name: levels divided by `/`, empty for the inbox."""
     safe = "".join(_safe(piece) if tainted else piece for piece, tainted in pieces)
-    levels = [level.strip().lstrip(".~").strip()[:MAX_LEVEL] for level in safe.split("/")]
+    levels = [_HIDDEN.sub("", level)[:MAX_LEVEL].rstrip() for level in safe.split("/")]
     name = "/".join(level for level in levels if level)
     return "" if name.upper() == "INBOX" else name
 
 
 def _safe(piece: str) -> str:
     printable = piece.encode("utf-8", "replace").decode()
-    return _CONTROL.sub(" ", printable).replace("/", "-").replace("\\", "-")
+    return CONTROL.sub(" ", printable).replace("/", "-").replace("\\", "-")

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from functools import cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from typing import Any
 
 from . import ir
-from .source import Problem, Span, near, one_of
+from .source import MAX_PROBLEMS, Problem, Span, near, one_of
 from .subjects import SUBJECTS, split, type_of
 
 MAX_ACTIONS = 64
 RE2_MEMORY = 2 << 20
 """Bytes that one compiled pattern may take."""
+MAX_INSTRUCTIONS = 500_000
+"""Instructions of all patterns of a program; each takes some 100 bytes, and time to search."""
 
 _TEXT_RELATIONS = {"is", "contains", "starts", "ends", "glob", "regex", "in", "exists"}
 _NUMBER_RELATIONS = {"is", "=", "<", "<=", ">", ">=", "between", "exists"}
@@ -61,23 +64,52 @@ def wildcards(glob: str) -> list[re.Match[str]]:
     return [m for m in re.finditer(r"\\.|[*?]", glob, re.DOTALL) if len(m[0]) == 1]
 
 
+@lru_cache(512)
+def compile_glob(glob: str, exact: bool) -> Any:
+    """A glob as a pattern over the whole value: `*` as little as it can, `?` one character.
+
+    Raises ValueError when it is too large.
+    """
+    import re2
+
+    out, at = [r"\A"], 0
+    for wild in wildcards(glob):
+        out += [re2.escape(_unescaped(glob[at : wild.start()]))]
+        out += ["(.*?)" if wild[0] == "*" else "(.)"]
+        at = wild.end()
+    out += [re2.escape(_unescaped(glob[at:])), r"\z"]
+    return compile_regex("".join(out), "sc" if exact else "s")
+
+
+def _unescaped(literal: str) -> str:
+    return re.sub(r"\\([\\*?])", r"\1", literal)
+
+
 def check(program: ir.Program, actions: Collection[str] = ir.ACTIONS) -> list[Problem]:
     """Everything wrong with a program. `actions` are the verbs that its owner may use."""
     checking = _Check(actions)
-    checking.block(program.body)
+    with suppress(_Enough):
+        checking.block(program.body)
     return checking.problems
+
+
+class _Enough(Exception):
+    """More is wrong than anybody reads."""
 
 
 class _Check:
     def __init__(self, actions: Collection[str]) -> None:
         self.actions = actions
         self.problems: list[Problem] = []
+        self.instructions = 0
         self.lists: dict[str, ir.Items] = {}
         self.variables: set[str] = set()
         self.captures: list[set[str]] = []
 
     def problem(self, span: Span, message: str) -> None:
         self.problems.append(Problem(span, message))
+        if len(self.problems) > MAX_PROBLEMS:
+            raise _Enough
 
     # statements
 
@@ -169,8 +201,11 @@ class _Check:
             what = f"'{subject.words}' is {_KINDS[kind]}"
             self.problem(test.span, f"{what}: '{word}' does not fit; use {allowed}")
             return
+        comparing = test.relation in _COMPARISONS or kind == "number"
+        if comparing and (test.exact or test.all):
+            self.problem(test.span, "'all' and 'exactly' are for text, not for numbers")
         for operand in test.operands:
-            self._operand(test, operand, kind)
+            self._operand(test, operand, comparing)
 
     def _subject(self, span: Span, name: str, part: str, arguments: tuple[str, ...]) -> bool:
         kind = SUBJECTS.get(name)
@@ -180,7 +215,7 @@ class _Check:
             parts = one_of([f".{p}" for p in kind.parts]) or "no parts"
             self.problem(span, f"'{name}' has no '.{part}'; it has {parts}{near(part, kind.parts)}")
         elif kind.argument != bool(arguments):
-            wants = f'needs a name: {name} "X"' if kind.argument else "takes no string"
+            wants = f'needs a name: {name} "X"' if kind.argument else "takes no name behind it"
             self.problem(span, f"'{name}' {wants}")
         else:
             for argument in arguments:
@@ -198,20 +233,23 @@ class _Check:
             hint = near(name, known) or near(first, SUBJECTS)
             self.problem(span, f"unknown subject '{name}'{hint}")
 
-    def _operand(self, test: ir.Compare, operand: ir.Value, kind: str) -> None:
+    def _operand(self, test: ir.Compare, operand: ir.Value, comparing: bool) -> None:
         if isinstance(operand, ir.Items) and operand.name:
             self._named_list(operand)
-        comparing = test.relation in _COMPARISONS or kind == "number"
         if isinstance(operand, ir.Text):
             self.text(operand)
         if comparing and not isinstance(operand, ir.Number):
-            self.problem(operand.span, "a number is needed here, e.g. 5, 10K or 5M")
+            message = "a number is needed here, e.g. 5, 10K or 5M; text is compared with 'is'"
+            self.problem(operand.span, message)
         elif not comparing and isinstance(operand, ir.Number):
             self.problem(operand.span, "a number cannot be compared so; write a string")
         elif test.relation == "in" and not isinstance(operand, ir.Items):
             self.problem(operand.span, "'in' needs a list: [\"…\"] or the name of one")
         elif isinstance(operand, ir.Pattern):
             self._pattern(test, operand)
+        elif test.relation == "glob":
+            for glob in self._literals(operand):
+                self._glob(operand.span, glob, test.exact)
 
     def _named_list(self, items: ir.Items) -> None:
         if items.name in self.variables:
@@ -228,13 +266,33 @@ class _Check:
             self.problem(pattern.span, f"unknown flag '{min(unknown)}'; known are c, s and m")
         else:
             try:
-                names = compile_regex(pattern.source, pattern.flags).groupindex
+                compiled = compile_regex(pattern.source, pattern.flags)
             except ValueError as error:
                 self.problem(pattern.span, f"not a regular expression of RE2: {error}")
                 return
-            for name in names:
+            self._count(pattern.span, compiled)
+            for name in compiled.groupindex:
                 if name in SUBJECTS or name in self.lists or name in self.variables:
                     self.problem(pattern.span, f"the group '{name}' has the name of something else")
+
+    def _glob(self, span: Span, glob: str, exact: bool) -> None:
+        try:
+            self._count(span, compile_glob(glob, exact))
+        except ValueError:
+            self.problem(span, "this pattern is too large")
+
+    def _count(self, span: Span, compiled: Any) -> None:
+        self.instructions += compiled.programsize
+        if self.instructions > MAX_INSTRUCTIONS:
+            self.problem(span, "all patterns up to this one are too large together")
+            raise _Enough
+
+    def _literals(self, operand: ir.Value) -> tuple[str, ...]:
+        """The literal strings of an operand: of a text, or of the list that it names."""
+        if isinstance(operand, ir.Items):
+            return self.lists.get(operand.name, operand).entries
+        literal = operand.literal if isinstance(operand, ir.Text) else None
+        return () if literal is None else (literal,)
 
     # texts
 
@@ -253,6 +311,8 @@ class _Check:
         name, part = split(hole.name)
         if name in SUBJECTS:
             self._subject(hole.span, name, part, (hole.argument,) if hole.argument else ())
+        elif hole.argument:
+            self.problem(hole.span, f"'{hole.name}' takes no name behind it")
         elif hole.name.isdecimal():
             self._numbered(hole)
         elif hole.name not in self.variables and not any(hole.name in c for c in self.captures):
@@ -284,11 +344,9 @@ class _Check:
             except ValueError:
                 return set()
             return {*map(str, range(pattern.groups + 1)), *pattern.groupindex}
-        texts: list[str] = []
+        texts = self._literals(operand)
         if isinstance(operand, ir.Text):
-            texts = ["".join(p for p in operand.parts if isinstance(p, str))]
-        elif isinstance(operand, ir.Items):
-            texts = list((self.lists.get(operand.name, operand)).entries)
+            texts = ("".join(p for p in operand.parts if isinstance(p, str)),)
         most = max((len(wildcards(text)) for text in texts), default=0)
         return {*map(str, range(most + 1))}
 

@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 from mdaflow.errors import MdaflowError
 
+MAX_PROBLEMS = 100
+"""Problems that are said of one text, the first ones."""
+MAX_SHOWN = 120
+"""Characters of a line, or of what stands in a message, that are shown."""
+
 
 class Span(NamedTuple):
     """A place in a file: lines and columns count from 1, the end is behind the last character."""
@@ -72,22 +77,29 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.span}: {self.message}"
+        said = self.message[: 4 * MAX_SHOWN]
+        if not said.isprintable():  # what was written as an escape shall not reach a terminal
+            said = "".join(c if c.isprintable() else "\ufffd" for c in said)
+        return f"{self.span}: {said}"
 
     def show(self, source: Source) -> str:
         """The message, the line and a caret below the place."""
         line = source.line(self.span.line)
         same_line = self.span.end_line == self.span.line
-        width = (self.span.end_column if same_line else len(line) + 1) - self.span.column
-        lead = "".join(c if c == "\t" else " " for c in line[: self.span.column - 1])
-        return f"{self}\n    {line}\n    {lead}{'^' * max(1, min(width, 200))}"
+        end = (self.span.end_column if same_line else len(line) + 1) - 1
+        at = self.span.column - 1
+        cut = max(0, at - MAX_SHOWN // 2) if len(line) > MAX_SHOWN else 0
+        line = line[cut : cut + MAX_SHOWN]
+        lead = "".join(c if c == "\t" else " " for c in line[: at - cut])
+        carets = "^" * max(1, min(end - at, len(line) - len(lead)))
+        return f"{self}\n    {line}\n    {lead}{carets}"
 
 
 class SourceError(MdaflowError):
     """A text that is no program: every problem found in it."""
 
     def __init__(self, problems: Iterable[Problem], source: Source | None = None) -> None:
-        self.problems = tuple(sorted(set(problems), key=lambda p: p.span))
+        self.problems = tuple(sorted(set(problems), key=lambda p: p.span)[:MAX_PROBLEMS])
         self.source = source
         super().__init__("\n".join(p.show(source) if source else str(p) for p in self.problems))
 

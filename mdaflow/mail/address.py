@@ -14,9 +14,10 @@ from .header import MAX_FIELD, decode_words, text_of, unfold
 
 MAX_ADDRESSES = 1000
 
-_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|<[^>]*>?|[(),;:]|[^"<(),;:]+', re.DOTALL)
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|<[^<>]*>|[<(),;:]|[^"<(),;:]+', re.DOTALL)
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
 _SPACE = re.compile(r"\s+")
+_AT = re.compile(" ?@ ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ def parse_addresses(value: bytes) -> list[Address]:
             words, comment, angle = [], [], None
         elif piece == ":":
             words = []
+        elif piece == "<":  # a bracket that was never closed is none
+            words.append(" ")
         elif piece[0] == "<" and angle is None:
-            angle = piece[1:].removesuffix(">")
+            angle = piece[1:-1]
         else:
             words.append(piece)
         if len(found) >= MAX_ADDRESSES:
@@ -95,7 +98,7 @@ def _finish(found: list[Address], words: list[str], comment: list[str], angle: s
         return
     if "@" in bare and '"' not in bare:
         # `bob @ example.org` is an address, `Bob bob@example.org` a name and an address
-        bare = re.sub(r"\s*@\s*", "@", bare)
+        bare = _AT.sub("@", _SPACE.sub(" ", bare))
         name, _, address = bare.rpartition(" ")
         found.append(Address(_phrase([name]) or _phrase(comment), address))
     elif "@" in bare.rpartition('"')[2]:

@@ -9,8 +9,9 @@ are unfolded but not decoded, a header block is examined for 1 MiB.
 from __future__ import annotations
 
 import binascii
-import codecs
 import re
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from functools import lru_cache
 
 MAX_BLOCK = 1 << 20
@@ -18,20 +19,27 @@ MAX_FIELD = 16 << 10
 
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?", re.MULTILINE)
 _MBOX_FROM = re.compile(rb">?From [^\n]*\n")
-_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=([ \t\n]*(?==\?))?")
-_CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,39}", re.ASCII)
-# Codecs that are no charset of text, or that can be made slow.
-_NO_CHARSET = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"}
+_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
+# The charsets that Python knows, without codecs of bytes and those that give no text or half
+# characters. Only these are looked up: Python keeps each name that it was ever asked for.
+_CODECS = {
+    *aliases.values(),
+    *("cp1006", "cp720", "cp737", "cp856", "cp874", "koi8_t", "koi8_u", "utf_8_sig"),
+} - {
+    *("base64_codec", "bz2_codec", "hex_codec", "mbcs", "quopri_codec", "rot_13", "uu_codec"),
+    *("utf_7", "zlib_codec"),
+}
 
 
-def block_end(raw: bytes) -> int:
-    """The offset where the header block ends: after the last field's newline."""
-    start = _MBOX_FROM.match(raw)
-    at = start.end() if start else 0
-    if not _FIELD.match(raw, at):
-        return at
-    end = raw.find(b"\n\n", at)
-    return len(raw) if end < 0 else end + 1
+def block_end(raw: bytes, start: int = 0, end: int | None = None) -> int:
+    """Where a header block that begins at `start` ends: after the last field's newline."""
+    end = len(raw) if end is None else end
+    mbox = _MBOX_FROM.match(raw, start, end)
+    first = mbox.end() if mbox else start
+    if not _FIELD.match(raw, first, end):
+        return start
+    blank = raw.find(b"\n\n", first, end)
+    return end if blank < 0 else blank + 1
 
 
 def fields(raw: bytes, start: int, end: int) -> list[tuple[bytes, int, int, int]]:
@@ -72,14 +80,9 @@ def text_of(raw: bytes, charset: str = "utf-8") -> str:
 
 @lru_cache(256)
 def _codec(charset: str) -> str | None:
-    if not _CHARSET.fullmatch(charset):
-        return None
-    try:
-        name = codecs.lookup(charset).name
-        b"".decode(name)  # refuses codecs that are not of text
-    except (LookupError, ValueError, UnicodeError):
-        return None
-    return None if name.replace("-", "_") in _NO_CHARSET else name
+    name = normalize_encoding(charset[:40]).lower()
+    name = aliases.get(name, name)
+    return name if name in _CODECS else None
 
 
 def decode_words(text: str) -> str:
@@ -99,16 +102,14 @@ def decode_words(text: str) -> str:
         if content is None or _codec(name) is None:
             continue
         gap = text[at : word.start()]
+        if at > 0 and not gap.strip(" \t\r\n"):
+            gap = ""
         if gap or name != charset:
-            out.append(text_of(pending, charset) if pending else "")
+            out += [text_of(pending, charset), gap]
             pending = b""
-            out.append(gap)
         pending, charset = pending + content, name
         at = word.end()
-    if pending:
-        out.append(text_of(pending, charset))
-    out.append(text[at:])
-    return "".join(out)
+    return "".join([*out, text_of(pending, charset), text[at:]])
 
 
 def _word_bytes(encoding: str, content: str) -> bytes | None:

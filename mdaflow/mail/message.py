@@ -7,10 +7,11 @@ Any bytes are a Message. Nothing here does I/O or raises.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from . import header
-from .address import Address, parse_addresses
+from .address import MAX_ADDRESSES, Address, parse_addresses
 from .header import decoded, undecoded
 
 if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
@@ -27,9 +28,13 @@ class Message:
 
     @classmethod
     def from_wire(cls, data: bytes) -> Message:
-        """A message whose lines may end in CRLF, e.g. a file that a mail program saved."""
+        """A message whose lines may end in CRLF, e.g. a file that a mail program saved.
+
+        The `From ` line of an mbox, which Postfix too puts before what it pipes, is none of it.
+        """
         first = data.find(b"\n")
-        return cls(data.replace(b"\r\n", b"\n") if data[first - 1 : first] == b"\r" else data)
+        raw = data.replace(b"\r\n", b"\n") if data[first - 1 : first] == b"\r" else data
+        return cls(raw[raw.find(b"\n") + 1 :] if raw.startswith(b"From ") else raw)
 
     def __repr__(self) -> str:
         return f"<Message {self.size:,} bytes>"
@@ -63,8 +68,9 @@ class Message:
         return [read(value) for value in self.fields.get(_key(name), ())]
 
     def addresses(self, name: str) -> list[Address]:
-        """The addresses of every field called `name`."""
-        return [a for value in self.fields.get(_key(name), ()) for a in parse_addresses(value)]
+        """The addresses of every field called `name`; at most 1,000."""
+        values = self.fields.get(_key(name), ())
+        return list(islice((a for value in values for a in parse_addresses(value)), MAX_ADDRESSES))
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -91,8 +97,9 @@ class Message:
 
     @property
     def raw_body(self) -> bytes:
-        """Everything behind the header, as it is."""
-        return self.raw[self.header_end :].removeprefix(b"\n")
+        """What is behind the header, as it is; 4 MiB of it."""
+        start = self.header_end + self.raw.startswith(b"\n", self.header_end)
+        return self.raw[start : start + MAX_TEXT]
 
 
 def _key(name: str) -> bytes:
@@ -100,11 +107,8 @@ def _key(name: str) -> bytes:
 
 
 def _readable(part: Part) -> str:
-    text = part.text
     if part.type != "text/html":
-        return text
-    from selectolax.lexbor import LexborHTMLParser
+        return part.text
+    from .html import text_of_html
 
-    tree = LexborHTMLParser(text)
-    tree.strip_tags(["script", "style", "head"])
-    return tree.body.text(separator=" ") if tree.body is not None else ""
+    return text_of_html(part.text)

@@ -20,6 +20,7 @@ MAX_PARTS = 10_000
 MAX_DEPTH = 64
 MAX_TEXT = 8 << 20
 MAX_PARAMETERS = 4 << 10
+_READ = (b"content-type", b"content-transfer-encoding", b"content-disposition")
 _TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
 
 
@@ -40,10 +41,13 @@ class Part:
 
     @property
     def attached(self) -> bool:
-        """Meant to be saved, not read: has a name, says so, or is no text."""
+        """Meant to be saved, not read: has a name, says so, or is no text.
+
+        A multipart that could not be divided is text: that is what its reader sees.
+        """
         if self.disposition == "attachment" or self.name:
             return True
-        return not self.type.startswith("text/")
+        return not self.type.startswith(("text/", "multipart/"))
 
     def content(self, limit: int | None = None) -> bytes:
         """The content with its transfer encoding undone, of the first `limit` encoded bytes."""
@@ -93,32 +97,28 @@ def parts(raw: bytes) -> list[Part]:
     """The leaves of a message in their order."""
     found: list[Part] = []
     todo = [(0, len(raw), 0)]
-    while todo and len(found) < MAX_PARTS:
+    for _ in range(MAX_PARTS):  # multiparts count too, or empty ones could go on for long
+        if not todo:
+            break
         start, end, depth = todo.pop()
         part, boundary = _head(raw, start, end)
+        inner: list[tuple[int, int]] = []
         if depth < MAX_DEPTH and boundary:
             inner = _split(raw, part.start, end, boundary)
-            todo.extend((a, b, depth + 1) for a, b in reversed(inner))
         elif depth < MAX_DEPTH and part.type == "message/rfc822" and part.start < end:
-            found.append(part)
             todo.append((part.start, end, depth + 1))
-        else:
+        if not inner:
             found.append(part)
+        todo.extend((a, b, depth + 1) for a, b in reversed(inner))
     return found
 
 
 def _head(raw: bytes, start: int, end: int) -> tuple[Part, bytes]:
-    if start == 0:
-        head_end = header.block_end(raw)
-    elif raw.startswith(b"\n", start):
-        head_end = start
-    else:
-        blank = raw.find(b"\n\n", start, end)
-        head_end = end if blank < 0 else blank + 1
-    body = min(head_end + 1, end) if raw.startswith(b"\n", head_end) else head_end
+    head_end = header.block_end(raw, start, end)
+    body = head_end + raw.startswith(b"\n", head_end, end)
     part = EmailPart()
     for name, _, value, stop in header.fields(raw, start, head_end):
-        if name.startswith(b"content-") and name.decode() not in part:
+        if name in _READ and name.decode() not in part:
             part[name.decode()] = header.text_of(header.unfold(raw[value:stop][:MAX_PARAMETERS]))
     return _leaf(raw, body, end, part), _boundary(part)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import time
 
-from . import header
 from .envelope import Envelope
 from .message import Message
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_OURS = re.compile(rb"^(?:return-path|x-mdaflow-[^\n:]*)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_OURS = re.compile(
+    rb"^(?:return-path|x-mdaflow-[!-9;-~]*)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?", re.I | re.M
+)
 
 
 def date(seconds: float) -> str:
@@ -41,7 +42,7 @@ def trace_fields(envelope: Envelope, hostname: str, ident: str) -> bytes:
         lines.append(f"X-Original-To: {original}")
     lines.append(f"Received: {_from(e)}by {hostname} (mdaflow) with {e.protocol} id {ident}")
     lines.append(f"\tfor <{recipient}>; {date(e.received)}\n")
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+    return "\n".join(lines).encode()
 
 
 def _from(envelope: Envelope) -> str:
@@ -64,14 +65,8 @@ def _clean(text: str) -> str:
 def stored(message: Message, prefix: bytes) -> list[bytes | memoryview]:
     """The chunks of a stored message: `prefix`, then the raw bytes without fields of ours."""
     raw, end = message.raw, message.header_end
-    chunks: list[bytes | memoryview] = [prefix]
-    at = 0
-    if _OURS.search(raw, 0, end):
-        for name, start, _, stop in header.fields(raw, 0, end):
-            if name == b"return-path" or name.startswith(b"x-mdaflow-"):
-                chunks.append(memoryview(raw)[at:start])
-                at = stop
-    chunks.append(memoryview(raw)[at:] if at else raw)
     if end == 0 and raw[:1] not in (b"", b"\n"):
-        chunks.insert(1, b"\n")  # it has no header: ours must not swallow the text
-    return chunks
+        return [prefix, b"\n", raw]  # it has no header: ours must not swallow the text
+    if _OURS.search(raw, 0, end):
+        return [prefix, _OURS.sub(b"", raw[:end]), memoryview(raw)[end:]]
+    return [prefix, raw]

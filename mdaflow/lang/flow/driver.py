@@ -6,7 +6,9 @@ It gives the same tree as Lark does. Of a wrong program it says no more than tha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from . import grammar
@@ -61,7 +63,7 @@ def _parse(text: str) -> Tree:
     states, rules, end = tables["states"], tables["rules"], tables["end"]
     stack: list[int] = [tables["start"]]
     nodes: list[Any] = []
-    for token in [*_tokens(text), None]:
+    for token in chain(_tokens(text), (None,)):
         kind = "$END" if token is None else token.type
         while True:
             step = states[stack[-1]].get(kind)
@@ -83,10 +85,9 @@ def _parse(text: str) -> Tree:
     return tree
 
 
-def _tokens(text: str) -> list[Token]:
+def _tokens(text: str) -> Iterator[Token]:
     tables, lexer = _tables()
     ignore, words = frozenset(tables["ignore"]), tables["words"]
-    found: list[Token] = []
     at, match = 0, lexer.match
     while at < len(text):
         piece = match(text, at)
@@ -98,9 +99,8 @@ def _tokens(text: str) -> list[Token]:
             token = Token(text[at:end])
             token.type = words.get(token, kind) if kind == "WORD" else kind or ""
             token.start_pos, token.end_pos = at, end
-            found.append(token)
+            yield token
         at = end
-    return found
 
 
 def _node(name: str, below: list[Any], children: list[Any], nones: int, alone: bool) -> Any:
@@ -108,7 +108,9 @@ def _node(name: str, below: list[Any], children: list[Any], nones: int, alone: b
     for index, spliced, before in children:
         inside.extend([None] * before)
         child = below[index]
-        if spliced:
+        if spliced and not inside:
+            inside = child.children  # nobody else has it: a long list is not copied at each step
+        elif spliced:
             inside.extend(child.children)
         else:
             inside.append(child)

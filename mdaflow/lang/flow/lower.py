@@ -39,6 +39,7 @@ class _Lowering:
         self.source = source
         self.problems: list[Problem] = []
         self.depth = 0
+        self.elifs = 0
         self.rules = 0
         self.statement: dict[str, Callable[[Node], ir.Statement]] = {
             "list": self._list, "set": self._set, "rule": self._rule, "if": self._if,
@@ -103,13 +104,16 @@ class _Lowering:
 
     def _if(self, node: Node) -> ir.Statement:
         condition, block, *elifs, otherwise = node.children
-        if len(elifs) > MAX_ELIFS:
+        self.elifs += len(elifs)  # each is a level of the IR, and so are those around them
+        if self.elifs > MAX_ELIFS:
             self.problem(node, f"more than {MAX_ELIFS} elif; write rules instead")
-            elifs = []
+            elifs, otherwise = [], None
         last: tuple[ir.Statement, ...] = () if otherwise is None else self.block(otherwise)
         for elif_ in reversed(elifs):
             last = (self._branch(elif_, elif_.children[0], elif_.children[1], last),)
-        return self._branch(node, condition, block, last)
+        branch = self._branch(node, condition, block, last)
+        self.elifs -= len(node.children) - 3
+        return branch
 
     def _branch(
         self, node: Node, condition: Node, block: Node, last: tuple[ir.Statement, ...]

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mdaflow.lang.source import Problem, Source, near, one_of
+from mdaflow.lang.source import MAX_PROBLEMS, Problem, Source, near, one_of
 
 from . import driver, grammar
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # Lark is for errors
     from lark import Lark, Token
     from lark.exceptions import UnexpectedToken
 
-MAX_PROBLEMS = 100
+MAX_PIECES = 200_000
+"""Words, strings and signs of a text; it takes some 10 µs to read one."""
 
 _FILE_WORDS = ("rule", "list")
 _STATEMENT_WORDS = (
@@ -31,6 +32,8 @@ _STATEMENT_WORDS = (
 _SYNC = frozenset(word.upper() for word in (*_FILE_WORDS, *_STATEMENT_WORDS))
 
 JUNK = {
+    "OPEN_LONG": 'this long string is not closed; end it with """',
+    "BAD_NUMBER": "this is no number; write 10, 2.5, 5K, 5M or 30 days",
     "QUOTE": 'this string is not closed; end it with " on the same line, or use """',
     "SINGLE_QUOTED": 'strings are written in double quotes: "…"',
     "CURLY_QUOTED": 'these quotes are typographic; write straight ones: "…"',
@@ -61,7 +64,8 @@ _NAMES = {
     "STRING": "a string", "LONG_STRING": "a string", "REGEX": "a /regular expression/",
     "NUMBER": "a number", "DURATION": "a time", "WORD": "a word",
 }  # fmt: skip
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_PIECE = re.compile(r'#[^\n]*|"(?:[^"\\\n]|\\.)*+"|[\w.]+|[^\w\s]')
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @cache
@@ -77,6 +81,9 @@ def parse_tree(source: Source) -> tuple[Any, list[Problem]]:
     if control := _CONTROL.search(source.text):
         at = control.start()
         return None, [Problem(source.span(at, at + 1), "a control character has no place here")]
+    if len(source.text) > MAX_PIECES and sum(1 for _ in _PIECE.finditer(source.text)) > MAX_PIECES:
+        start = source.span(0, 0)
+        return None, [Problem(start, f"more than {MAX_PIECES:,} words; a shorter file is needed")]
     was_enabled = gc.isenabled()
     gc.disable()  # a large tree is all live: collecting it again and again doubles the time
     try:

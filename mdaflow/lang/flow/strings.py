@@ -9,14 +9,15 @@ from mdaflow.lang.source import Problem, Source, Span
 
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}
 _PIECE = re.compile(
-    r"\\u\{(?P<code>[0-9A-Fa-f]{1,6})\}|\\(?P<escape>.)|(?P<brace>\{\{|\}\})"
+    r"\\u(?:\{(?P<code>[^{}\n]*)\})?|\\(?P<escape>.)|(?P<brace>\{\{|\}\})"
     r"|\{(?P<hole>[^{}\n]*)\}|(?P<stray>[{}])|(?P<text>[^\\{}]+)",
     re.DOTALL,
 )
 _HOLE = re.compile(
-    r"\s*(?P<name>[\w.]+)(?:\s+(?P<argument>[^|]*[^|\s]))?\s*(?P<filters>(?:\|[^|]*)*)"
+    r"\s*(?P<name>[\w.]+)(?:\s+(?P<argument>[^|\s][^|]*))?\s*(?P<filters>(?:\|[^|]*)*)"
 )
-_FILTER = re.compile(r"\s*(\w+)(?:\s+(\d+))?\s*")
+_FILTER = re.compile(r"\s*(\w+)(?:\s+([0-9]{1,6}))?\s*")
+_CODE = re.compile("[0-9A-Fa-f]{1,6}")
 
 
 def text(token: str, start: int, source: Source, problems: list[Problem]) -> ir.Text:
@@ -58,16 +59,25 @@ def _literal(piece: re.Match[str], here: Span, problems: list[Problem]) -> str:
         return piece["text"]
     if piece["brace"]:
         return piece["brace"][0]
-    if piece["code"]:
-        code = int(piece["code"], 16)
-        if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000:
-            return chr(code)
-        problems.append(Problem(here, f"U+{piece['code']} is no character"))
-        return ""
     letter = piece["escape"]
-    if letter not in _ESCAPES:
+    if letter is None:
+        return _character(piece["code"] or "", here, problems)
+    if letter == "\n":
+        problems.append(
+            Problem(here, "a backslash does not join lines; write \\\\ for a backslash")
+        )
+    elif letter not in _ESCAPES:
         problems.append(Problem(here, f"unknown escape \\{letter}; write \\\\ for a backslash"))
     return _ESCAPES.get(letter, "")
+
+
+def _character(code: str, here: Span, problems: list[Problem]) -> str:
+    number = int(code, 16) if _CODE.fullmatch(code) else 0
+    if 0 < number < 0x110000 and not 0xD800 <= number < 0xE000:
+        return chr(number)
+    said = f"U+{code.upper()} is no character" if number else "write a character as \\u{20AC}"
+    problems.append(Problem(here, said))
+    return ""
 
 
 def _hole(inside: str, here: Span, problems: list[Problem]) -> ir.Hole | None:
@@ -83,7 +93,7 @@ def _hole(inside: str, here: Span, problems: list[Problem]) -> ir.Hole | None:
             problems.append(Problem(here, f"'{word.strip()}' is no filter"))
             continue
         filters.append((match[1], int(match[2] or 0)))
-    return ir.Hole(here, found["name"], found["argument"] or "", tuple(filters))
+    return ir.Hole(here, found["name"], (found["argument"] or "").strip(), tuple(filters))
 
 
 def _stripped(parts: tuple[str | ir.Hole, ...], content: str) -> tuple[str | ir.Hole, ...]:

@@ -1,0 +1,232 @@
+"""The whole way of a message below the server: routed, judged, stored, logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mdaflow.app import pipeline
+from mdaflow.app.build import Site, build
+from mdaflow.app.config import Config, Folders, Log, Rules
+from mdaflow.app.log import set_up
+from mdaflow.errors import ConfigError, Status
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.store.memory import MemoryStore
+
+MAIL = Message(b"Subject: hello\nMessage-ID: <1@x>\n\nbody\n")
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> MakeSite:
+    """Makes a site for bob@example.org, with rules by stage, and its log in a file."""
+    (tmp_path / "mail/example.org/bob").mkdir(parents=True)
+
+    def make(before: str = "", user: str = "", after: str = "", form: str = "text") -> Site:
+        for stage, text in (("before", before), ("after", after)):
+            (tmp_path / stage).mkdir(exist_ok=True)
+            (tmp_path / stage / "1.rules").write_text(text)
+        write_rules(tmp_path, user)
+        log = Log(to=str(tmp_path / "log"), format=form)  # type: ignore[arg-type]
+        set_up(log)
+        rules = Rules(before=f"{tmp_path}/before", after=f"{tmp_path}/after")
+        users = (Folders(f"{tmp_path}/mail"),)
+        config = Config(hostname="mx.example.org", users=users, rules=rules, log=log)
+        return build(config, MemoryStore())
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards() -> object:
+    yield
+    log = logging.getLogger("mdaflow")
+    for handler in log.handlers:
+        handler.close()
+    log.handlers[:] = []
+    log.propagate = True
+
+
+def write_rules(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mail/example.org/bob/.mdaflow/rules"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def send(site: Site, to: str = "bob@example.org", **more: object) -> Status:
+    envelope = Envelope("ann@example.com", to, **more)  # type: ignore[arg-type]
+    return pipeline.deliver(site, MAIL, envelope)
+
+
+def stored(tmp_path: Path) -> list[str]:
+    home = tmp_path / "mail/example.org/bob"
+    found = [p for sub in ("new", "cur") for p in home.rglob(f"{sub}/*")]
+    return sorted(str(p.parent.relative_to(home)) for p in found)
+
+
+def log_lines(tmp_path: Path) -> list[str]:
+    return (tmp_path / "log").read_text().splitlines()
+
+
+def test_three_stages(site: MakeSite, tmp_path: Path) -> None:
+    """What the site's before and the user leave open, the site's after decides."""
+    here = site(
+        'also deliver to "Archive"', "rule when size > 1M { discard }", 'deliver to "After"'
+    )
+    assert send(here).text.endswith("Saved to Archive, After")
+    assert stored(tmp_path) == ["Maildir/.After/new", "Maildir/.Archive/new"]
+
+
+def test_final_action_of_before_ends_all(site: MakeSite, tmp_path: Path) -> None:
+    """What the site decides first, the user's rules never see."""
+    assert send(site('reject "not here"', 'deliver to "Mine"')) == Status(550, "5.7.1", "not here")
+    assert stored(tmp_path) == []
+
+
+def test_line_of_the_log(site: MakeSite, tmp_path: Path) -> None:
+    """One line a recipient says what became of it, and by which rule."""
+    here = site(user='rule "Greetings" when subject is "hello" {\n  deliver to "Hi"\n}')
+    send(here, queue_id="4XyZ", received=0.0)
+    [line] = log_lines(tmp_path)
+    assert ": 4XyZ: to=<bob@example.org>, from=<ann@example.com>, message-id=<1@x>, " in line
+    assert 'rule="Greetings" (rules:2), ' in line
+    assert line.endswith("dsn=2.0.0, status=delivered (maildir Hi)")
+
+
+def test_log_as_json(site: MakeSite, tmp_path: Path) -> None:
+    """The same fields as JSON, with control characters escaped."""
+    send(site('reject "no\\nway"', form="json"), "bob@example.org", queue_id="\x1b[2J")
+    [line] = log_lines(tmp_path)
+    entry = json.loads(line)
+    assert (entry["status"], entry["dsn"], entry["reason"]) == ("rejected", "5.7.1", "no way")
+    assert entry["queue_id"] == "\x1b[2J"
+    assert "\x1b" not in line
+
+
+def test_no_control_characters_in_the_log(site: MakeSite, tmp_path: Path) -> None:
+    """Nothing from outside can begin a line of the log or move its reader's cursor (P50)."""
+    here = site()
+    envelope = Envelope("a\r\nb@x\x1b[1m\u2028", "bob@example.org", queue_id="q\n")
+    assert pipeline.deliver(here, MAIL, envelope).ok
+    [line] = log_lines(tmp_path)
+    assert line.isprintable()
+    assert "from=<a\\r\\nb@x\\x1b[1m\\u2028>" in line
+
+
+def test_unknown_user(site: MakeSite, tmp_path: Path) -> None:
+    """Nobody of that name is a permanent refusal, and makes no folder."""
+    assert str(send(site(), "eve@example.org")).startswith("550 5.1.1 ")
+    assert sorted(os.listdir(tmp_path / "mail/example.org")) == ["bob"]
+
+
+def test_mail_root_away(site: MakeSite, tmp_path: Path) -> None:
+    """When the folder of all users is not there, nobody is unknown: the mail can wait."""
+    here = site()
+    (tmp_path / "mail").rename(tmp_path / "elsewhere")
+    assert send(here).code == 451
+    assert not (tmp_path / "mail").exists()
+
+
+def test_bug_is_temporary(site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody thought of is 451, tells the peer nothing, and is logged."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(pipeline, "plan", broken)
+    assert send(site()) == Status(451, "4.3.0", "Internal error, try again later")
+    assert "ZeroDivisionError: secret" in (tmp_path / "log").read_text()
+    assert log_lines(tmp_path)[-1].endswith(
+        "status=deferred (Internal error, try again later: internal error)"
+    )
+
+
+def test_too_late(site: MakeSite, tmp_path: Path) -> None:
+    """Behind a closed fence nothing is stored, and nothing is left."""
+    here = site(user='also deliver to "A" deliver to "B"')
+    status = pipeline.deliver(here, MAIL, Envelope("", "bob@example.org"), lambda: False)
+    assert status.code == 451
+    home = tmp_path / "mail/example.org/bob"
+    files = {p.name for p in home.rglob("*") if p.is_file()}
+    assert files == {"rules", "maildirfolder"}
+
+
+def test_defer(site: MakeSite, tmp_path: Path) -> None:
+    """A message that a rule defers is not stored, not even by the copies before it."""
+    status = send(site('also deliver to "A" defer "come back"'))
+    assert status == Status(451, "4.7.1", "come back")
+    assert stored(tmp_path) == []
+
+
+def test_discard(site: MakeSite, tmp_path: Path) -> None:
+    """A discarded message is accepted, and gone but for its copies."""
+    assert send(site(user='also deliver to "A" discard')).text.endswith("Discarded")
+    assert stored(tmp_path) == ["Maildir/.A/new"]
+
+
+def test_error_in_the_rules_of_a_user(site: MakeSite, tmp_path: Path) -> None:
+    """What a user's rules planned before an error is dropped; the mail is in the inbox."""
+    here = site('flag "\\\\Seen"', 'also deliver to "A" reject "x"')
+    config = here.config
+    granted = Rules(config.rules.before, config.rules.user, config.rules.after, ("reject",))
+    here = build(Config(**{**_fields(config), "rules": granted}), MemoryStore())
+    assert send(here).text.endswith("Saved to INBOX")
+    assert stored(tmp_path) == ["Maildir/cur"]  # with the flag that the site set before
+    assert (
+        "a reject after an action of the same rules; kept in the inbox"
+        in (tmp_path / "log").read_text()
+    )
+
+
+def _fields(config: Config) -> dict[str, object]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_error_in_the_rules_of_the_site(site: MakeSite, tmp_path: Path) -> None:
+    """A rule of the site that fails holds the mail: it opens no gate."""
+    assert send(site('also deliver to "A" reject "x"')).code == 451
+    assert stored(tmp_path) == []
+
+
+def test_user_may_not_reject(site: MakeSite, tmp_path: Path) -> None:
+    """What users were not granted makes their file one that does not compile."""
+    assert send(site(user='reject "no"')).text.endswith("Saved to INBOX")
+    assert "'reject' is not allowed in these rules" in (tmp_path / "log").read_text()
+
+
+def test_broken_rules_of_the_site(site: MakeSite) -> None:
+    """A site's file that does not compile stops the start, and names the place."""
+    with pytest.raises(ConfigError, match=r"1\.rules:1:9: unexpected 'nowhere'"):
+        site("deliver nowhere")
+
+
+def test_trace_header(site: MakeSite, tmp_path: Path) -> None:
+    """Before the bytes of the message stand our fields, and nothing else changed."""
+    send(site(), original="root@example.org", peer="mx")
+    [path] = (tmp_path / "mail/example.org/bob/Maildir/new").iterdir()
+    ours, _, rest = path.read_bytes().partition(b"Subject:")
+    assert b"Subject:" + rest == MAIL.raw
+    assert [line.split(b":")[0] for line in ours.splitlines() if line[:1] != b"\t"] == [
+        b"Return-Path",
+        b"Delivered-To",
+        b"X-Original-To",
+        b"Received",
+    ]
+
+
+def test_check_of_the_courier(site: MakeSite) -> None:
+    """At RCPT: known, known with detail and in capitals, unknown, no name at all."""
+    courier = pipeline.Courier(site())
+    answers = {
+        address: courier.check(address).enhanced
+        for address in ("bob@example.org", "BOB+x@EXAMPLE.ORG", "eve@example.org", '"../x"@e', "@")
+    }
+    assert list(answers.values()) == ["2.1.5", "2.1.5", "5.1.1", "5.1.1", "5.1.1"]

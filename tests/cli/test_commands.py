@@ -1,0 +1,265 @@
+"""`mdaflow test`, `deliver` and `check`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("mdaflow")
+MAIL = b"From: Ann <ann@example.com>\nSubject: =?utf-8?q?Urgent=3A_tea?=\n\nNow.\n"
+RULES = """\
+rule "Board" when from is "ann@example.com" and subject starts with "urgent" {
+    flag "\\\\Flagged"
+    deliver to "Board"
+}
+"""
+
+
+class Home:
+    """A home directory, and calls of the program by who lives there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mail = self.write("m.eml", MAIL)
+
+    def write(self, name: str, text: str | bytes) -> str:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        path.chmod(0o600)
+        return str(path)
+
+    def call(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {"HOME": str(self.path), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        return subprocess.run(
+            [PROGRAM, *arguments], input=stdin, env=environment, capture_output=True, timeout=60
+        )
+
+    def config(self, **more: object) -> str:
+        """A site with bob@example.org, in a folder of root's or ours."""
+        (self.path / "mail/example.org/bob").mkdir(parents=True, exist_ok=True)
+        settings = {
+            "hostname": "mx.example.org",
+            "users": [{"folders": "mail"}],
+            "rules": {"before": "before", "after": "after"},
+            "state": "state",
+            **more,
+        }
+        return self.write("mdaflow.yaml", json.dumps(settings))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def not_as_root() -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root delivers to nobody; tests/real delivers as another user")
+
+
+def test_tree(home: Home) -> None:
+    """Without a server and without a configuration: every test with what it saw, and why."""
+    done = home.call("test", "--rules", home.write("my.rules", RULES), home.mail)
+    lines = done.stdout.decode().splitlines()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert lines[0].endswith(f"  {len(MAIL)} bytes")
+    assert 'my.rules:1    from is "ann@example.com"' in lines[2]
+    assert lines[2].endswith("yes  Ann <ann@example.com>")
+    assert lines[3].endswith("yes  Urgent: tea")
+    assert lines[-1] == ('  => deliver to "Board" with flags \\Flagged  (rule "Board", my.rules:3)')
+
+
+def test_own_rules(home: Home) -> None:
+    """Without --rules the caller's own file runs."""
+    home.write(".mdaflow/rules", RULES)
+    assert b'=> deliver to "Board"' in home.call("test", home.mail).stdout
+
+
+def test_no_rules(home: Home) -> None:
+    """Without rules the message is kept, and that is said."""
+    assert home.call("test", home.mail).stdout.endswith(
+        b'=> deliver to "INBOX"  (no rule finished it: kept in the inbox)\n'
+    )
+
+
+def test_json(home: Home) -> None:
+    """One JSON object for each recipient, with place, value and result of every test."""
+    rules = home.write("my.rules", RULES)
+    done = home.call("test", "--json", "-r", "a@x", "-r", "b@x", "--rules", rules, home.mail)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["recipient"], second["recipient"]) == ("a@x", "b@x")
+    assert first["outcome"] == "delivered"
+    assert first["actions"] == [
+        {
+            "action": "deliver",
+            "folder": "Board",
+            "flags": ["\\Flagged"],
+            "also": False,
+            "rule": "Board",
+            "where": f"{rules}:3:5",
+        }
+    ]
+    assert first["trace"][2] == {
+        "where": f"{rules}:1:49",
+        "test": 'subject starts with "urgent"',
+        "value": ["Urgent: tea"],
+        "result": True,
+    }
+    assert first["message"] == {"size": len(MAIL), "header_edits": []}
+    assert (first["implicit_keep"], first["errors"]) == (False, [])
+
+
+def test_site_rules(home: Home) -> None:
+    """--site tries rules that may refuse mail; others may not."""
+    rules = home.write("my.rules", 'reject "no"')
+    assert b'=> reject "no"' in home.call("test", "--site", "--rules", rules, home.mail).stdout
+    refused = home.call("test", "--rules", rules, home.mail)
+    assert (refused.returncode, refused.stdout) == (65, b"")
+    assert b"my.rules:1:1: 'reject' is not allowed" in refused.stderr
+
+
+def test_standard_input(home: Home) -> None:
+    """A message on standard input, with the line ends of the wire."""
+    rules = home.write("my.rules", 'rule when body is "Now.\\n" { deliver to "A" }')
+    wire = MAIL.replace(b"\n", b"\r\n")
+    assert b'=> deliver to "A"' in home.call("test", "--rules", rules, "-", stdin=wire).stdout
+
+
+def test_users_of_a_site(home: Home) -> None:
+    """-r finds the user of a site, whose rules run; who is none would be refused."""
+    config = home.config()
+    home.write("mail/example.org/bob/.mdaflow/rules", 'deliver to "Bob"')
+    done = home.call("test", "--config", config, "-r", "bob+x@example.org", home.mail)
+    assert b'=> deliver to "Bob"' in done.stdout
+    refused = home.call("test", "--config", config, "-r", "eve@example.org", home.mail)
+    assert refused.returncode == 67
+    assert b"<eve@example.org>: refused at RCPT: 550 5.1.1" in refused.stderr
+
+
+def test_errors_of_rules(home: Home) -> None:
+    """Wrong rules are shown with their line and a caret."""
+    rules = home.write("my.rules", 'rule when subjct is "x" { keep }\n')
+    done = home.call("test", "--rules", rules, home.mail)
+    assert done.returncode == 65
+    assert done.stderr.decode() == (
+        f"mdaflow: {rules}:1:11: unknown subject 'subjct'; did you mean 'subject'?\n"
+        '    rule when subjct is "x" { keep }\n'
+        "              ^^^^^^\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["test", "/nonexistent"], 66),
+        (["test", "--rules", "/nonexistent", "m.eml"], 66),
+        (["test"], 64),
+        (["nonsense"], 64),
+        (["test", "--config", "/nonexistent", "m.eml"], 78),
+        (["deliver", "--nonsense"], 64),
+    ],
+)
+def test_exit_codes(home: Home, arguments: list[str], code: int) -> None:
+    """A mistake of the caller has its code of sysexits.h and a message, never a traceback."""
+    done = home.call(*[home.mail if word == "m.eml" else word for word in arguments])
+    assert done.returncode == code
+    assert done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_deliver(home: Home) -> None:
+    """As a drop-in for procmail: standard input goes to the caller's Maildir."""
+    not_as_root()
+    home.write(".mdaflow/rules", RULES)
+    done = home.call("deliver", "-f", "ann@example.com", stdin=MAIL)
+    assert (done.returncode, done.stdout) == (0, b"")
+    [path] = (home.path / "Maildir/.Board/cur").iterdir()
+    assert path.name.endswith(":2,F")
+    assert path.read_bytes().startswith(b"Return-Path: <ann@example.com>\n")
+    assert path.read_bytes().endswith(MAIL)
+    assert b"status=delivered (maildir Board)" in done.stderr
+
+
+def test_deliver_with_broken_rules(home: Home) -> None:
+    """Rules that do not compile lose nothing: the mail is in the inbox."""
+    not_as_root()
+    home.write(".mdaflow/rules", "deliver nowhere")
+    assert home.call("deliver", stdin=MAIL).returncode == 0
+    assert len(list((home.path / "Maildir/new").iterdir())) == 1
+
+
+def test_deliver_refused(home: Home) -> None:
+    """A rule of the site that refuses is told by exit code 77, and its text."""
+    not_as_root()
+    home.write("before/1.rules", 'reject "no thanks"')
+    done = home.call("deliver", "--config", home.config(), "-d", "bob@example.org", stdin=MAIL)
+    assert done.returncode == 77
+    assert b"no thanks" in done.stderr
+
+
+def test_deliver_to_nobody(home: Home) -> None:
+    """A user who is not there: 67."""
+    not_as_root()
+    done = home.call("deliver", "--config", home.config(), "-d", "eve@example.org", stdin=MAIL)
+    assert done.returncode == 67
+
+
+@pytest.mark.parametrize("mistake", [{"nonsense": 1}, {"log": {"to": "/nonexistent/log"}}])
+def test_deliver_with_a_broken_configuration(home: Home, mistake: dict[str, object]) -> None:
+    """A mistake of the administrator holds the mail (75) and bounces none."""
+    done = home.call("deliver", "--config", home.config(**mistake), stdin=MAIL)
+    assert done.returncode == 75
+    assert done.stderr
+
+
+def test_deliver_as_root(home: Home) -> None:
+    """Root never delivers: without a user to become, the mail is held."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    done = home.call("deliver", stdin=MAIL)
+    assert done.returncode == 75
+    assert b"name the unprivileged user of the mail" in done.stderr
+    assert not (home.path / "Maildir").exists()
+
+
+def test_check(home: Home) -> None:
+    """`check` names what is right, and shows what is wrong."""
+    good, bad = home.write("a.rules", RULES), home.write("b.rules", "deliver nowhere\n")
+    done = home.call("check", good)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{good}: ok\n")
+    done = home.call("check", good, bad)
+    assert done.returncode == 65
+    assert f"{bad}:1:9: unexpected 'nowhere'" in done.stderr.decode()
+
+
+def test_check_as_json(home: Home) -> None:
+    """The same for programs."""
+    bad = home.write("b.rules", "deliver nowhere\n")
+    done = home.call("check", "--json", bad)
+    [problem] = json.loads(done.stdout)
+    assert (problem["file"], problem["line"], problem["column"]) == (bad, 1, 9)
+    assert done.returncode == 65
+
+
+def test_check_of_what_is_installed(home: Home) -> None:
+    """Without files: those of the site, and the caller's own."""
+    config = home.config()
+    home.write("before/1.rules", 'reject "no"')
+    home.write(".mdaflow/rules", 'reject "no"')
+    done = home.call("check", "--config", config)
+    assert done.stdout.decode().endswith("before/1.rules: ok\n")
+    assert b".mdaflow/rules:1:1: 'reject' is not allowed" in done.stderr
+
+
+def test_completeness_of_help(home: Home) -> None:
+    """Every command explains itself."""
+    for command in ("serve", "deliver", "test", "check", "config"):
+        done = home.call(command, "--help")
+        assert done.returncode == 0
+        assert done.stdout.startswith(f"Usage: mdaflow {command}".encode())

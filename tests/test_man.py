@@ -1,0 +1,377 @@
+"""The manual pages say what the program does, and all of it.
+
+The pages are read with a small part of mdoc(7): macros with their words, displays, escapes.
+What a macro stands for in them is said at the top of each page.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+from mdaflow.app.config import Config
+from mdaflow.app.load import loads
+from mdaflow.app.rulebook import USER_ACTIONS
+from mdaflow.cli import COMMANDS, mdaflow
+from mdaflow.deliver import mailbox
+from mdaflow.engine import run, texts
+from mdaflow.lang import MAX_FILE, check, compile_text, ir
+from mdaflow.lang.flow import grammar, lower
+from mdaflow.lang.source import MAX_PROBLEMS, SourceError
+from mdaflow.lang.subjects import SUBJECTS, split
+from mdaflow.mail import address, header, message
+from mdaflow.scan import magic
+
+MAN = Path(__file__).resolve().parent.parent / "contrib" / "man"
+PAGES = ("mdaflow.1", "mdaflow-rules.5", "mdaflow.yaml.5")
+
+# --- mdoc ------------------------------------------------------------------------------------
+
+_ESCAPES = {
+    "\\e": "\\", "\\-": "-", "\\&": "", "\\(dq": '"', "\\(ha": "^", "\\(ti": "~", "\\(aq": "'",
+    "\\(ss": "ß", "\\(:u": "ü",
+}  # fmt: skip
+_MACRO = re.compile(r"[A-Z][a-z]")
+_PUNCTUATION = set(".,:;|()[]?!")
+
+
+class Display(NamedTuple):
+    """What stands between `.Bd -literal` and `.Ed`, and the comment in front of it."""
+
+    page: str
+    line: int
+    comment: str
+    text: str
+
+
+@cache
+def lines(page: str) -> tuple[str, ...]:
+    return tuple((MAN / page).read_text(encoding="utf-8").splitlines())
+
+
+def plain(text: str) -> str:
+    """Text without escapes; KeyError for one that is not in the table."""
+    return re.sub(r"\\(?:\(..|.)", lambda escape: _ESCAPES[escape[0]], text)
+
+
+def marked(text: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Every word of the macro lines, with the macro it belongs to."""
+    for line in text:
+        if not line.startswith(".") or line.startswith('.\\"'):
+            continue
+        macro = ""
+        for quoted, bare in re.findall(r'"([^"]*)"|(\S+)', line[1:]):
+            word = quoted or bare
+            if _MACRO.fullmatch(bare):
+                macro = bare
+            elif word not in _PUNCTUATION:
+                yield macro, plain(word)
+
+
+def words(macro: str, text: Iterable[str]) -> set[str]:
+    return {word for name, word in marked(text) if name == macro}
+
+
+def sections(text: Iterable[str], macro: str) -> dict[str, list[str]]:
+    """The lines below each heading, `.Sh` or `.Ss`, by its text."""
+    found: dict[str, list[str]] = {}
+    inside: list[str] = []
+    for line in text:
+        if line.startswith((f".{macro} ", ".Sh ")):
+            inside = found.setdefault(line[4:], [])
+        else:
+            inside.append(line)
+    return found
+
+
+def displays(page: str) -> Iterator[Display]:
+    start, text = 0, lines(page)
+    for number, line in enumerate(text):
+        if line.startswith(".Bd -literal"):
+            start = number
+        elif line == ".Ed" and start:
+            content = "\n".join(map(plain, text[start + 1 : number])) + "\n"
+            before = text[start - 1]
+            comment = before[4:] if before.startswith('.\\" ') else ""
+            yield Display(page, start + 1, comment, content)
+            start = 0
+
+
+def examples(page: str, comment: str = "") -> list[Any]:
+    return [
+        pytest.param(found.text, id=f"{found.page}:{found.line}")
+        for found in displays(page)
+        if found.comment == comment
+    ]
+
+
+def test_every_display_is_an_example() -> None:
+    """Each `.Bd -literal` is one of the kinds that are tried below."""
+    opened = sum(line.startswith(".Bd -literal") for page in PAGES for line in lines(page))
+    tried = [
+        *examples("mdaflow-rules.5"),
+        *examples("mdaflow-rules.5", "conditions"),
+        *examples("mdaflow.yaml.5"),
+    ]
+    assert len(tried) == opened > 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_references(page: str) -> None:
+    """A page refers to other pages of ours only if there are any of that name."""
+    text = [line.split() for line in lines(page) if line.startswith(".Xr mdaflow")]
+    assert {f"{name}.{section}" for _, name, section, *_ in text} <= set(PAGES)
+
+
+# --- mdaflow-rules(5) ------------------------------------------------------------------------
+
+RULES = "mdaflow-rules.5"
+LISTS = 'list me = ["bob@example.org"]\nlist board = ["@board.example.org"]\n'
+
+
+@pytest.mark.parametrize("text", examples(RULES))
+def test_rules_compile(text: str) -> None:
+    """An example of rules compiles as it stands."""
+    assert compile_text(text).body
+
+
+@pytest.mark.parametrize("text", examples(RULES, "conditions"))
+def test_conditions_compile(text: str) -> None:
+    """Each line of an example of conditions is one."""
+    for condition in text.splitlines():
+        assert compile_text(f"{LISTS}if {condition} {{ keep }}").body
+
+
+def compiles(text: str) -> bool:
+    try:
+        compile_text(text)
+    except SourceError:
+        return False
+    return True
+
+
+def test_words_of_the_language() -> None:
+    """The page knows each word of the language, and no other."""
+    compare = re.findall(r'"([!<>=]+)"', grammar._grammar())
+    symbols = {symbol for symbol in compare if compiles(f"if size {symbol} 1 {{ keep }}")}
+    assert {r for r in ir.RELATIONS if not r.isalpha()} <= symbols
+    language = set(grammar.load()["words"]) | set(ir.FILTERS) | symbols
+    assert words("Ic", lines(RULES)) == language
+
+
+def test_reserved_words() -> None:
+    """The reserved words are those that can name nothing."""
+    reserved = {w for w in grammar.load()["words"] if not compiles(f'set {w} = "x"')}
+    text = lines(RULES)
+    start = text.index("Reserved are")
+    assert words("Ic", text[start : text.index(".Sh CONDITIONS")]) == reserved
+
+
+def test_subjects() -> None:
+    """The page has an entry for each subject, names each part, and knows no others."""
+    table = [line for line in sections(lines(RULES), "Ss")["Subjects"] if line.startswith(".It ")]
+    assert words("Va", table) == set(SUBJECTS)
+    told = words("Va", lines(RULES)) - set(SUBJECTS)
+    parts = {part for kind in SUBJECTS.values() for part in kind.parts}
+    assert told >= {f".{part}" for part in parts}
+    assert {split(word)[1] for word in told if word[0] != "."} <= parts
+
+
+def test_raw() -> None:
+    """The page says for which subjects there is `raw`."""
+    text = lines(RULES)
+    start = text.index(".Ic raw")
+    told = words("Va", text[start : text.index(".Ic every", start)])
+    assert told == {name for name, kind in SUBJECTS.items() if kind.raw}
+
+
+def test_flags() -> None:
+    """The page names each flag as it is written in a string."""
+    told = {word for word in words("Ql", lines(RULES)) if re.fullmatch(r"\\\\[A-Z]\w+", word)}
+    assert told == {flag.replace("\\", "\\\\") for flag in ir.FLAGS}
+
+
+def test_what_users_may_do() -> None:
+    """The page says which actions users have, and which can be granted."""
+    text = sections(lines(RULES), "Ss")["What users may do"]
+    granted = text.index(".Ic reject")
+    assert words("Ic", text[:granted]) == set(USER_ACTIONS)
+    assert words("Ic", text[granted:]) == set(ir.ACTIONS) - set(USER_ACTIONS)
+
+
+def test_limits() -> None:
+    """The limits are those of the code."""
+    told = [line[4:] for line in sections(lines(RULES), "Sh")["LIMITS"] if line[:4] == ".It "]
+    assert told == [
+        f"{MAX_FILE >> 20} MiB",
+        f"{lower.MAX_RULES:,}",
+        str(lower.MAX_DEPTH),
+        str(lower.MAX_ELIFS),
+        f"{check.RE2_MEMORY >> 20} MiB",
+        f"{check.MAX_INSTRUCTIONS:,}",
+        f"{texts.MAX_TEXT:,}",
+        str(run.MAX_ACTIONS),
+        f"{run.MAX_CPU:g} s",
+        str(mailbox._DEEPEST),
+        f"{message.MAX_TEXT >> 20} MiB",
+        f"{address.MAX_ADDRESSES:,}",
+        f"{header.MAX_FIELD >> 10} KiB",
+        f"{header.MAX_BLOCK >> 20} MiB",
+        str(magic.MAX_ATTACHMENTS),
+        str(MAX_PROBLEMS),
+    ]
+    text = " ".join(lines(RULES))
+    assert f"No level is longer than {texts.MAX_LEVEL} characters" in text
+    assert f"and {magic.LOOK_AT >> 10} KiB of each" in text
+
+
+# --- mdaflow.yaml(5) -------------------------------------------------------------------------
+
+YAML = "mdaflow.yaml.5"
+
+
+def settings(kind: Any = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every key with its field; `users.folders` for what stands in a list."""
+    types = typing.get_type_hints(kind)
+    for field in fields(kind):
+        inner: Any = types[field.name]
+        if typing.get_origin(inner) is tuple:
+            inner = typing.get_args(inner)[0]
+        nested = isinstance(inner, type) and is_dataclass(inner)
+        if not nested or typing.get_origin(types[field.name]) is tuple:
+            yield prefix + field.name, field
+        if nested:
+            yield from settings(inner, f"{prefix}{field.name}.")
+
+
+SETTINGS = dict(settings())
+
+
+def entries() -> dict[str, str]:
+    """What stands below each `.It Cm KEY` of the page."""
+    keys = "\n".join(sections(lines(YAML), "Sh")["KEYS"]).split("\n.It Cm ")[1:]
+    return {key: text for key, _, text in (entry.partition("\n") for entry in keys)}
+
+
+def test_keys() -> None:
+    """The page explains each key, and no other."""
+    assert set(entries()) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_settings_exist(page: str) -> None:
+    """No page names a setting that does not exist."""
+    assert words("Cm", lines(page)) <= {*SETTINGS, "lmtp", "rules", "log"}
+
+
+def has_default(key: str) -> bool:
+    field = SETTINGS[key]
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def test_required_keys() -> None:
+    """The page says that a key is required if it has no default."""
+    required = {key for key, text in entries().items() if "; required.\n" in text}
+    assert required == {key for key in SETTINGS if not has_default(key)}
+
+
+@pytest.mark.parametrize("key", [key for key in SETTINGS if has_default(key)])
+def test_default(key: str) -> None:
+    """To write down the default that the page tells changes nothing."""
+    told = re.search(r"default\n\.Ql (.+?)(?: \.)?\n", entries()[key])
+    assert told
+    group, _, name = key.rpartition(".")
+    setting = f"{name}: {plain(told[1])}"
+    if group == "users":
+        setting = f"users:\n  - folders: {Config().users[0].folders}\n    {setting}"
+    elif group:
+        setting = f"{group}:\n  {setting}"
+    assert loads(setting, "/etc/mdaflow/mdaflow.yaml") == Config()
+
+
+@pytest.mark.parametrize("text", examples(YAML))
+def test_files_load(text: str) -> None:
+    """An example of a file loads, and says something."""
+    assert loads(text, "/etc/mdaflow/mdaflow.yaml") != Config()
+
+
+# --- mdaflow(1) ------------------------------------------------------------------------------
+
+COMMAND = "mdaflow.1"
+
+
+def commands(group: click.Group = mdaflow, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+def options(command: click.Command) -> set[str]:
+    found = [p for p in command.params if isinstance(p, click.Option)]
+    return {name for option in found for name in (*option.opts, *option.secondary_opts)}
+
+
+OPTIONS = {path: options(command) for path, command in commands()}
+GENERAL = {*mdaflow.context_settings["help_option_names"], *options(mdaflow)}
+COMMON = GENERAL | {"--config"}
+
+
+def flags(text: Iterable[str]) -> set[str]:
+    return {f"-{word}" for word in words("Fl", text)}
+
+
+def explained(text: Iterable[str]) -> set[str]:
+    return flags(line for line in text if line.startswith(".It "))
+
+
+def test_synopsis() -> None:
+    """The synopsis has each command with its options."""
+    uses = "\n".join(sections(lines(COMMAND), "Sh")["SYNOPSIS"]).split(".Nm\n")[1:]
+    told: dict[str, set[str]] = {}
+    for use in uses:
+        text = use.splitlines()
+        path = " ".join(word for macro, word in marked(text) if macro == "Ic")
+        told[path] = flags(text)
+    assert told == {**OPTIONS, "": GENERAL}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_of_a_command(name: str) -> None:
+    """The section of a command explains its options, but for those that many have."""
+    text = sections(lines(COMMAND), "Ss")[name]
+    own = set().union(*(OPTIONS[path] for path in OPTIONS if path.split()[0] == name))
+    assert explained(text) == own - COMMON
+
+
+def test_common_options() -> None:
+    """What many commands have is explained once."""
+    assert explained(sections(lines(COMMAND), "Sh")["DESCRIPTION"]) == COMMON
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_options_exist(page: str) -> None:
+    """No page names an option or a command that does not exist."""
+    known = COMMON.union(*OPTIONS.values())
+    text = "\n".join(plain(line) for line in lines(page) if not line.startswith('.\\"'))
+    assert flags(lines(page)) | set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
+    assert set(re.findall(r"^\.[QD]l \$? ?mdaflow (\w+)", text, re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_commands_are_marked() -> None:
+    """What the page of the commands marks as a command is one."""
+    known = {word for path in OPTIONS for word in path.split()}
+    assert words("Ic", lines(COMMAND)) == known
