@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdaflow.app.build import Site as Site
-    from mdaflow.app.build import build as open_site
+    from mdaflow.app.build import open_site as open_site
     from mdaflow.app.config import Config as Config
-    from mdaflow.app.decide import plan as plan
-    from mdaflow.app.decide import route as route
-    from mdaflow.app.decide import stages as stages
-    from mdaflow.app.load import read as read_config
+    from mdaflow.app.decide import decide as decide
+    from mdaflow.app.decide import find_user as find_user
+    from mdaflow.app.decide import stages_for as stages_for
+    from mdaflow.app.load import read_config as read_config
     from mdaflow.app.pipeline import Courier as Courier
-    from mdaflow.app.pipeline import deliver as deliver_to
+    from mdaflow.app.pipeline import deliver_message as deliver_message
     from mdaflow.app.rulebook import compile_file as compile_file
     from mdaflow.deliver.execute import Done as Done
     from mdaflow.deliver.execute import execute as execute
     from mdaflow.deliver.mailbox import Mailbox as Mailbox
-    from mdaflow.deliver.mailbox import parse as parse_mailbox
+    from mdaflow.deliver.mailbox import parse_mailbox as parse_mailbox
     from mdaflow.engine.facts import Fact as Fact
     from mdaflow.engine.plan import Action as Action
     from mdaflow.engine.plan import Event as Event
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from mdaflow.errors import PermFail as PermFail
     from mdaflow.errors import Status as Status
     from mdaflow.errors import TempFail as TempFail
-    from mdaflow.lang import compile_text as compile_rules
+    from mdaflow.lang import compile_rules as compile_rules
+    from mdaflow.lang.ir import ACTIONS as ACTIONS
     from mdaflow.lang.ir import Program as Program
     from mdaflow.lang.source import Problem as Problem
     from mdaflow.lang.source import SourceError as SourceError
@@ -54,45 +55,44 @@ if TYPE_CHECKING:
     from mdaflow.mail.envelope import Envelope as Envelope
     from mdaflow.mail.message import Message as Message
     from mdaflow.route.users import User as User
+    from mdaflow.store import Store as Store
+    from mdaflow.store.memory import MemoryStore as MemoryStore
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "mdaflow.app.build": ("Site", "build as open_site"),
+    "mdaflow.app.build": ("Site", "open_site"),
     "mdaflow.app.config": ("Config",),
-    "mdaflow.app.decide": ("plan", "route", "stages"),
-    "mdaflow.app.load": ("read as read_config",),
-    "mdaflow.app.pipeline": ("Courier", "deliver as deliver_to"),
+    "mdaflow.app.decide": ("decide", "find_user", "stages_for"),
+    "mdaflow.app.load": ("read_config",),
+    "mdaflow.app.pipeline": ("Courier", "deliver_message"),
     "mdaflow.app.rulebook": ("compile_file",),
     "mdaflow.deliver.execute": ("Done", "execute"),
-    "mdaflow.deliver.mailbox": ("Mailbox", "parse as parse_mailbox"),
+    "mdaflow.deliver.mailbox": ("Mailbox", "parse_mailbox"),
     "mdaflow.engine.facts": ("Fact",),
     "mdaflow.engine.plan": ("Action", "Event", "Plan"),
     "mdaflow.engine.run": ("EvaluationError", "Stage", "run"),
     "mdaflow.errors": (
         "ConfigError", "MailError", "MdaflowError", "PermFail", "Status", "TempFail",
     ),
-    "mdaflow.lang": ("compile_text as compile_rules",),
-    "mdaflow.lang.ir": ("Program",),
+    "mdaflow.lang": ("compile_rules",),
+    "mdaflow.lang.ir": ("ACTIONS", "Program"),
     "mdaflow.lang.source": ("Problem", "SourceError", "Span"),
     "mdaflow.mail.address": ("Address",),
     "mdaflow.mail.envelope": ("Client", "Envelope"),
     "mdaflow.mail.message": ("Message",),
     "mdaflow.route.users": ("User",),
+    "mdaflow.store": ("Store",),
+    "mdaflow.store.memory": ("MemoryStore",),
 }  # fmt: skip
-_HOME = {
-    name.rpartition(" ")[2]: (module, name.partition(" ")[0])
-    for module, names in _PUBLIC.items()
-    for name in names
-}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mdaflow' has no attribute '{name}'")
-    module, inside = _HOME[name]
-    value = getattr(import_module(module), inside)
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -25,14 +25,18 @@ LAYER = {
     "store": 3,
     "deliver": 3,
     "app": 4,
-    "serve": 5,
-    "cli": 5,
-    "__init__": 6,  # the public API, which nothing inside may lean on
-    "__main__": 6,
+    "__init__": 5,  # the public API, which nothing inside may lean on
+    "serve": 6,
+    "cli": 6,
+    "__main__": 7,
 }
 
+# Server and commands are users of the public API: what is public, and the program's wiring.
+USERS = {"serve", "cli"}
+PUBLIC = {"__init__", "errors", "mail", "app", "serve", "cli"}
+
 # Between two members of one layer: only these.
-ACROSS = {("mail", "errors"), ("cli", "serve"), ("__main__", "__init__")}
+ACROSS = {("mail", "errors"), ("cli", "serve")}
 
 PURE = {"mail", "lang", "engine"}
 IO = {
@@ -45,8 +49,10 @@ LOADS_ITS_TABLES = "mdaflow/lang/flow/grammar.py"
 
 ONLY_SERVE = {"asyncio", "aiosmtpd"}
 
-# Names of mdaflow/__init__.py that are values, not modules.
-PUBLIC_VALUES = {"__version__"}
+
+def _public(name: str) -> str:
+    """What `from mdaflow import name` imports: a member, or something of the public API."""
+    return f"mdaflow.{name}" if name in LAYER else "mdaflow"
 
 
 def member(module: str) -> str:
@@ -70,8 +76,10 @@ def imported(file: str, node: ast.AST) -> Iterator[str]:
         case ast.ImportFrom(module=module, names=names, level=dots):
             # whether `name` is a module or something in one makes no difference to its layer
             whole = absolute(file, dots, module)
-            names = [alias for alias in names if alias.name not in PUBLIC_VALUES]
-            yield from (f"{whole}.{alias.name}" for alias in names)
+            if whole == "mdaflow":
+                yield from (_public(alias.name) for alias in names)
+            else:
+                yield from (f"{whole}.{alias.name}" for alias in names)
         case ast.Call(
             func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
             args=[ast.Constant(value=str(name)), *_],
@@ -86,6 +94,8 @@ def arrow_problem(source: str, target: str) -> str | None:
         return "is not in the table of layers"
     if source == target or (source, target) in ACROSS:
         return None
+    if source in USERS and target not in PUBLIC:
+        return "is not public"
     if LAYER[target] == LAYER[source]:
         return "points across"
     return "points up" if LAYER[target] > LAYER[source] else None
@@ -156,7 +166,10 @@ app/build.py       | def f(): / from mdaflow.serve import lmtp    | :2: mdaflow.
 app/build.py       | if TYPE_CHECKING: / from mdaflow import cli  | :2: mdaflow.cli points up
 app/build.py       | importlib.import_module('mdaflow.cli.test')  | cli.test points up
 app/build.py       | import_module('..cli.test', __package__)     | cli.test points up
-app/build.py       | from mdaflow import attic                    | attic is not in the table
+app/build.py       | from mdaflow import Message                  | mdaflow points up
+app/build.py       | from mdaflow.attic import x                  | attic.x is not in the table
+cli/test.py        | from mdaflow.engine.plan import Plan         | engine.plan.Plan is not public
+serve/lmtp.py      | from mdaflow import deliver                  | deliver is not public
 attic.py           | import sys                                   | attic.py: is not in the table
 mail/mime.py       | import os.path                               | os.path does I/O
 engine/run.py      | from logging import getLogger                | logging.getLogger does I/O
@@ -168,7 +181,7 @@ cli/serve.py       | from aiosmtpd.smtp import SMTP               | aiosmtpd.smt
 
 GOOD = """
 cli/serve.py         | from mdaflow.serve import master
-cli/main.py          | from mdaflow import __version__
+cli/main.py          | from mdaflow import Plan, __version__
 serve/lmtp.py        | import asyncio / from mdaflow.errors import Status
 mail/envelope.py     | from ..errors import Status / from . import address
 lang/flow/grammar.py | import os / open(os.devnull)

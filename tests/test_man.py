@@ -23,7 +23,7 @@ from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.cli import COMMANDS, mdaflow
 from mdaflow.deliver import mailbox
 from mdaflow.engine import run, texts
-from mdaflow.lang import MAX_FILE, check, compile_text, ir
+from mdaflow.lang import MAX_FILE, check, compile_rules, ir
 from mdaflow.lang.flow import grammar, lower
 from mdaflow.lang.source import MAX_PROBLEMS, SourceError
 from mdaflow.lang.subjects import SUBJECTS, split
@@ -140,19 +140,19 @@ LISTS = 'list me = ["bob@example.org"]\nlist board = ["@board.example.org"]\n'
 @pytest.mark.parametrize("text", examples(RULES))
 def test_rules_compile(text: str) -> None:
     """An example of rules compiles as it stands."""
-    assert compile_text(text).body
+    assert compile_rules(text).body
 
 
 @pytest.mark.parametrize("text", examples(RULES, "conditions"))
 def test_conditions_compile(text: str) -> None:
     """Each line of an example of conditions is one."""
     for condition in text.splitlines():
-        assert compile_text(f"{LISTS}if {condition} {{ keep }}").body
+        assert compile_rules(f"{LISTS}if {condition} {{ keep }}").body
 
 
 def compiles(text: str) -> bool:
     try:
-        compile_text(text)
+        compile_rules(text)
     except SourceError:
         return False
     return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mdaflow.engine.facts import Ask, Fact
 from mdaflow.engine.run import Stage
+from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.route.users import FolderUsers, User
 from mdaflow.store import Store
 
@@ -29,7 +30,7 @@ class Site:
     ask: Ask
 
 
-def build(config: Config, store: Store | None = None) -> Site:
+def open_site(config: Config, store: Store | None = None) -> Site:
     """A site. Raises ConfigError when its rules do not compile."""
     if store is None:
         from mdaflow.store.sqlite import SqliteStore
@@ -53,8 +54,11 @@ def _stages(folder: str) -> tuple[Stage, ...]:
 
 
 def myself(hostname: str) -> User:
-    """Whoever runs this process, with the mailbox `~/Maildir`."""
-    me = pwd.getpwuid(os.geteuid())
+    """Whoever runs this process, with the mailbox `~/Maildir`. Raises TempFail for nobody known."""
+    try:
+        me = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise TempFail(INTERNAL, f"uid {os.geteuid()} is not in the user database") from None
     return User(f"{me.pw_name}@{hostname}", os.environ.get("HOME", me.pw_dir), "maildir:Maildir")
 
 

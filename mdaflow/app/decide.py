@@ -20,7 +20,7 @@ from .build import Site
 log = logging.getLogger("mdaflow")
 
 
-def route(site: Site, address: str) -> User:
+def find_user(site: Site, address: str) -> User:
     """The user of an address. Raises PermFail 550 5.1.1, or TempFail when it cannot be told."""
     if "@" not in address:
         address = f"{address}@{site.hostname}"
@@ -30,13 +30,13 @@ def route(site: Site, address: str) -> User:
     return user
 
 
-def stages(site: Site, user: User) -> list[Stage]:
+def stages_for(site: Site, user: User) -> list[Stage]:
     """The rules for a user: the site's before, the user's own, the site's after."""
     own = site.rules.stage(os.path.join(user.home, site.config.rules.user))
     return [*site.before, *([own] if own is not None else []), *site.after]
 
 
-def plan(
+def decide(
     site: Site, programs: list[Stage], message: Message, envelope: Envelope, *, trace: bool = False
 ) -> Plan:
     """What the rules make of a message. Raises TempFail for a rule of the site that fails."""

@@ -81,7 +81,7 @@ def _exists(path: str) -> bool:
     return True
 
 
-def read(explicit: str | None) -> Config:
+def read_config(explicit: str | None) -> Config:
     """The configuration that `find` finds, or the defaults. Raises ConfigError."""
     path = find(explicit)
     return Config() if path is None else load(path)

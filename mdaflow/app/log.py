@@ -57,6 +57,13 @@ def _line(queue_id: str, fields: dict[str, Any]) -> str:
     return f"{escaped(queue_id) or 'NOQUEUE'}: {', '.join(words)} ({escaped(fields['reason'])})"
 
 
+_CONTINUED = "\n    "  # so that no line can be made to look like one of ours
+
+
+def _lines(text: str) -> str:
+    return _CONTINUED.join(escaped(line) for line in text.split("\n"))
+
+
 class _Format(logging.Formatter):
     def __init__(self, log_format: str, stamped: bool) -> None:
         super().__init__()
@@ -70,11 +77,11 @@ class _Format(logging.Formatter):
             return self._as_json(record, queue_id, fields)
         text = record.getMessage() if fields is None else _line(queue_id, fields)
         if fields is None:
-            text = "\n".join(escaped(line) for line in text.splitlines())
+            text = _lines(text)
             level = record.levelname.lower()
             text = text if record.levelno == logging.INFO else f"{level}: {text}"
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += _CONTINUED + _lines(self.formatException(record.exc_info))
         stamp = f"{self.formatTime(record)} " if self._stamped else ""
         return f"{stamp}mdaflow/lmtp[{record.process}]: {text}"
 

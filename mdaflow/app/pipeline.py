@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from mdaflow.deliver.execute import Done, execute
-from mdaflow.deliver.mailbox import parse as parse_mailbox
+from mdaflow.deliver.mailbox import parse_mailbox
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage
 from mdaflow.errors import (
@@ -30,14 +30,14 @@ from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
-from .decide import plan, route, stages
+from .decide import decide, find_user, stages_for
 from .log import delivery
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
 
 
-def deliver(
+def deliver_message(
     site: Site,
     message: Message,
     envelope: Envelope,
@@ -53,9 +53,9 @@ def deliver(
     ident = _ident()
     decided: Plan | None = None
     try:
-        user = user or route(site, envelope.recipient)
-        programs = stages(site, user) if programs is None else programs
-        decided = plan(site, programs, message, envelope)
+        user = user or find_user(site, envelope.recipient)
+        programs = stages_for(site, user) if programs is None else programs
+        decided = decide(site, programs, message, envelope)
         mailbox = parse_mailbox(user.mailbox, user.home)
         done = execute(
             decided, message, envelope, mailbox, hostname=site.hostname, ident=ident, fence=fence
@@ -112,7 +112,7 @@ class Courier:
     def check(self, recipient: str) -> Status:
         """May this recipient have mail? Never raises."""
         try:
-            route(self._site, recipient)
+            find_user(self._site, recipient)
         except MailError as error:
             if error.status.temporary:
                 log.warning("<%s>: %s", recipient, error)
@@ -121,4 +121,4 @@ class Courier:
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
         """Deliver to one recipient. Never raises."""
-        return deliver(self._site, message, envelope, fence)
+        return deliver_message(self._site, message, envelope, fence)

@@ -12,7 +12,7 @@ import importlib
 from contextlib import suppress
 
 from mdaflow.engine.run import run
-from mdaflow.lang import compile_text
+from mdaflow.lang import compile_rules
 from mdaflow.lang.dump import dump, load
 from mdaflow.lang.source import SourceError
 from mdaflow.mail.message import Message
@@ -58,9 +58,9 @@ def rehearse() -> None:
     """Send a sample the whole way."""
     for charset in _CHARSETS.split():
         codecs.lookup(charset)
-    program = load(dump(compile_text(_RULES)))
+    program = load(dump(compile_rules(_RULES)))
     run(program, Message(_SAMPLE), ask=ask, trace=True)
     with suppress(SourceError):
-        compile_text("rule when subjct contains 'x' { delivr }")
+        compile_rules("rule when subjct contains 'x' { delivr }")
     for module in ("mdaflow.store.sqlite", "mdaflow.app.pipeline", "logging.handlers"):
         importlib.import_module(module)

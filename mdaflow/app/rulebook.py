@@ -18,7 +18,7 @@ from threading import Lock
 
 from mdaflow.engine.run import Stage
 from mdaflow.errors import ConfigError, from_oserror
-from mdaflow.lang import MAX_FILE, compile_text, ir
+from mdaflow.lang import MAX_FILE, compile_rules, ir
 from mdaflow.lang.source import SourceError
 from mdaflow.store import Store
 
@@ -37,14 +37,12 @@ def site_program(folder: str) -> ir.Program | None:
     None when there are none. Raises ConfigError with all that is wrong in them.
     """
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".rules"))
-    except FileNotFoundError:
-        return None
+        paths = site_files(folder)
     except OSError as error:
         raise ConfigError((f"{folder}: {error.strerror}",)) from error
     body: tuple[ir.Statement, ...] = ()
     problems: list[str] = []
-    for path in (os.path.join(folder, name) for name in names):
+    for path in paths:
         try:
             body += compile_file(path).body
         except SourceError as error:
@@ -53,13 +51,26 @@ def site_program(folder: str) -> ir.Program | None:
             problems.append(f"{path}: {error.strerror}")
     if problems:
         raise ConfigError(tuple(problems))
-    return ir.Program(folder, body) if names else None
+    return ir.Program(folder, body) if paths else None
+
+
+def site_files(folder: str) -> list[str]:
+    """The rule files of a stage of the site, without the hidden ones that editors make.
+
+    A missing folder has none. Raises OSError when it cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    rules = (name for name in names if name.endswith(".rules") and not name.startswith("."))
+    return [os.path.join(folder, name) for name in sorted(rules)]
 
 
 def compile_file(path: str, actions: Collection[str] = ir.ACTIONS) -> ir.Program:
     """The program of a file. Raises SourceError, or OSError when it cannot be read."""
     with open(path, "rb") as file:
-        return compile_text(file.read(MAX_FILE + 1), path, actions)
+        return compile_rules(file.read(MAX_FILE + 1), path, actions)
 
 
 class UserRules:
@@ -110,7 +121,12 @@ class UserRules:
             log.warning("%s: not a regular file, so its rules are ignored", path)
             return None
         about = os.fstat(descriptor)
-        if reason := self._unsafe(path, about):
+        try:
+            reason = self._unsafe(path, about)
+        except OSError as error:  # of its folder
+            os.close(descriptor)
+            raise from_oserror(error) from error
+        if reason:
             os.close(descriptor)
             log.warning("%s: %s, so its rules are ignored", path, reason)
             return None
@@ -133,7 +149,7 @@ class UserRules:
     def _compile(self, path: str, text: bytes) -> Stage | None:
         key = f"rules {path}"
         try:
-            program = compile_text(text, path, self._actions)
+            program = compile_rules(text, path, self._actions)
         except SourceError as error:
             more = len(error.problems) - 1
             log.warning("%s%s", error.problems[0], f" (and {more} more)" if more else "")

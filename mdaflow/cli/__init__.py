@@ -12,8 +12,7 @@ from importlib import import_module
 
 import click
 
-from mdaflow import __version__
-from mdaflow.errors import ConfigError, MailError, MdaflowError
+from mdaflow import ConfigError, MailError, MdaflowError, __version__
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_NOUSER = 64, 65, 66, 67
 EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 71, 75, 77, 78

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 
 import click
 
+from mdaflow import ACTIONS, Config, SourceError, Span, compile_file, read_config
 from mdaflow.app.build import myself
-from mdaflow.app.config import Config
-from mdaflow.app.load import read
-from mdaflow.app.rulebook import USER_ACTIONS, compile_file
-from mdaflow.lang import ir
-from mdaflow.lang.source import SourceError, Span
+from mdaflow.app.rulebook import USER_ACTIONS, site_files
 
 from . import EX_DATAERR
 from .common import config_option
@@ -29,7 +26,7 @@ def command(files: Sequence[str], site: bool, as_json: bool, config: str | None)
 
     Every problem is shown with its place. Exit code 65 when there is one.
     """
-    settings = read(config)
+    settings = read_config(config)
     problems: list[dict[str, object]] = []
     for path in files or _installed(settings):
         try:
@@ -55,15 +52,13 @@ def _plain(span: Span, message: str) -> dict[str, object]:
 def _actions(settings: Config, path: str, site: bool) -> Sequence[str]:
     folder = os.path.dirname(os.path.abspath(path))
     if site or folder in (settings.rules.before, settings.rules.after):
-        return ir.ACTIONS
+        return ACTIONS
     return (*USER_ACTIONS, *settings.rules.grant)
 
 
 def _installed(settings: Config) -> list[str]:
     found = []
     for folder in (settings.rules.before, settings.rules.after):
-        if os.path.isdir(folder):
-            names = sorted(n for n in os.listdir(folder) if n.endswith(".rules"))
-            found += [os.path.join(folder, name) for name in names]
+        found += site_files(folder)
     own = os.path.join(myself("localhost").home, settings.rules.user)
     return found + [own] * os.path.exists(own)

@@ -10,12 +10,8 @@ from typing import Any
 
 import click
 
-from mdaflow.app.build import Site, build, myself
-from mdaflow.app.config import Config
-from mdaflow.app.decide import route
-from mdaflow.mail.envelope import Envelope
-from mdaflow.mail.message import Message
-from mdaflow.route.users import User
+from mdaflow import Config, Envelope, Message, Site, User, find_user, open_site
+from mdaflow.app.build import myself
 
 Options = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -45,9 +41,9 @@ def read_message(path: str) -> Message:
 
 def site_of(settings: Config, *, kept: bool) -> Site:
     """The site of a configuration. `kept`: with its store; else nothing is written."""
-    from mdaflow.store.memory import MemoryStore
+    from mdaflow import MemoryStore  # only tests of rules need one
 
-    return build(settings, None if kept else MemoryStore())
+    return open_site(settings, None if kept else MemoryStore())
 
 
 def step_down(settings: Config) -> None:
@@ -65,7 +61,7 @@ def user_of(site: Site, address: str | None) -> User:
     me = myself(site.hostname)
     if address is None or address == me.address.partition("@")[0]:
         return me
-    return route(site, address)
+    return find_user(site, address)
 
 
 def envelope(sender: str, recipient: str, original: str = "") -> Envelope:

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
+from mdaflow import Config, ConfigError
 from mdaflow.app import load
-from mdaflow.app.config import Config
-from mdaflow.errors import ConfigError
 
 _FILE = click.option(
     "--config",
@@ -37,7 +36,7 @@ def check(path: str | None, as_json: bool) -> None:
     problems: tuple[str, ...] = ()
     try:
         name = load.find(path)
-        load.read(name)
+        load.read_config(name)
     except ConfigError as error:
         problems = error.problems
     if as_json:
@@ -54,7 +53,7 @@ def check(path: str | None, as_json: bool) -> None:
 def show(path: str | None, as_json: bool) -> None:
     """Print the configuration in force, with all defaults, as YAML."""
     try:
-        config = load.read(path)
+        config = load.read_config(path)
     except ConfigError as error:
         _refuse(error.problems)
     click.echo(_json(_plain(config)) if as_json else dump(config), nl=as_json)

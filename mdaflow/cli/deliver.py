@@ -6,11 +6,18 @@ import sys
 
 import click
 
+from mdaflow import (
+    MailError,
+    MdaflowError,
+    Message,
+    PermFail,
+    Status,
+    TempFail,
+    deliver_message,
+    read_config,
+)
 from mdaflow.app import log
-from mdaflow.app.load import read
-from mdaflow.app.pipeline import deliver
-from mdaflow.errors import INTERNAL, MailError, MdaflowError, PermFail, Status, TempFail
-from mdaflow.mail.message import Message
+from mdaflow.errors import INTERNAL
 
 from .common import (
     config_option,
@@ -49,11 +56,11 @@ def command(user: str | None, sender: str, original: str, reject: bool, config: 
 
 
 def _deliver(user: str | None, sender: str, original: str, config: str | None) -> Status:
-    settings = read(config)
+    settings = read_config(config)
     log.set_up(settings.log)
     step_down(settings)
     here = site_of(settings, kept=True)
     whose = user_of(here, user)
     recipient = user if user and "@" in user else whose.address
     mail = Message.from_wire(sys.stdin.buffer.read())
-    return deliver(here, mail, envelope(sender, recipient, original), user=whose)
+    return deliver_message(here, mail, envelope(sender, recipient, original), user=whose)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mdaflow import Config, ConfigError, Courier, open_site, read_config
 from mdaflow.app import log
-from mdaflow.app.build import build
-from mdaflow.app.config import Config
-from mdaflow.app.load import read
-from mdaflow.app.pipeline import Courier
-from mdaflow.errors import ConfigError
 
 from .common import config_option
 
@@ -21,16 +17,16 @@ def command(config: str | None) -> int:
     from mdaflow.app.rehearse import rehearse
     from mdaflow.serve.master import serve
 
-    settings = read(config)
+    settings = read_config(config)
     try:
         log.set_up(settings.log)
     except OSError as error:
         raise ConfigError((f"log: {settings.log.to}: {error.strerror}",)) from error
     rehearse()
-    return serve(settings, lambda current: Courier(build(current)), lambda: _again(config))
+    return serve(settings, lambda current: Courier(open_site(current)), lambda: _again(config))
 
 
 def _again(config: str | None) -> Config:
-    settings = read(config)
+    settings = read_config(config)
     log.set_up(settings.log)
     return settings

@@ -9,16 +9,23 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from mdaflow.app.build import Site, myself
-from mdaflow.app.config import Config
-from mdaflow.app.decide import plan, stages
-from mdaflow.app.load import read
-from mdaflow.app.rulebook import USER_ACTIONS, compile_file
-from mdaflow.engine.plan import Event, Plan
-from mdaflow.engine.run import Stage
-from mdaflow.errors import MailError, PermFail
-from mdaflow.mail.message import Message
-from mdaflow.route.users import User
+from mdaflow import (
+    Config,
+    Event,
+    MailError,
+    Message,
+    PermFail,
+    Plan,
+    Site,
+    Stage,
+    User,
+    compile_file,
+    decide,
+    read_config,
+    stages_for,
+)
+from mdaflow.app.build import myself
+from mdaflow.app.rulebook import USER_ACTIONS
 
 from .common import (
     config_option,
@@ -64,7 +71,7 @@ def command(
     Without -r the message is for you, and your own rules are used.
     """
     mail = read_message(message)
-    settings = read(config)
+    settings = read_config(config)
     tried = [_compile(path, settings, site=site) for path in files]
     if execute or (settings.user and (recipients or user)):
         step_down(settings)
@@ -80,12 +87,14 @@ def command(
             click.echo(f"<{recipient}>: refused at RCPT: {error.status}", err=True)
             continue
         about = envelope(sender, recipient, original)
-        decided = plan(here, programs, mail, about, trace=True)
+        decided = decide(here, programs, mail, about, trace=True)
         click.echo(show(decided, mail, recipient))
         if execute:
-            from mdaflow.app.pipeline import deliver
+            from mdaflow.app.pipeline import deliver_message
 
-            click.echo(f"{deliver(here, mail, about, user=whose, programs=programs)}", err=True)
+            click.echo(
+                f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True
+            )
     return code
 
 
@@ -104,7 +113,7 @@ def _programs(here: Site, whose: User, tried: list[Stage]) -> list[Stage]:
     own = os.path.join(whose.home, here.config.rules.user)
     if os.path.exists(own):
         _compile(own, here.config, site=False)  # a broken file is shown, not passed over
-    return stages(here, whose)
+    return stages_for(here, whose)
 
 
 def _compile(path: str, settings: Config, *, site: bool) -> Stage:

@@ -25,7 +25,7 @@ from mdaflow.mail.message import Message
 from mdaflow.mail.trace import stored, trace_fields
 
 from . import prepare
-from .mailbox import Mailbox, Prepared
+from .mailbox import Mailbox, Prepared, locate
 
 MAX_REPLY = 200
 """Characters of a rule's text in a reply."""
@@ -74,30 +74,41 @@ def _prepare_all(
     plan: Plan, message: Message, envelope: Envelope, mailbox: Mailbox, hostname: str, ident: str
 ) -> tuple[list[Prepared], str]:
     chunks = stored(message, trace_fields(envelope, hostname, ident))
+    copies, trouble = _copies(plan, mailbox)
     ready: list[Prepared] = []
-    trouble = ""
     try:
-        for action in plan.actions:
-            if not action.stores:
-                continue
-            try:
-                folder = action.folder
-                copy = prepare(
-                    mailbox, folder, chunks, action.flags, envelope.sender, envelope.received
-                )
-            except PermFail as error:
-                # the folder can never be: a user's mail goes to the inbox, a site's can wait
-                if action.owner == "site" or not action.folder:
-                    raise TempFail(INTERNAL, str(error)) from error
-                trouble = f"{action.folder}: {error}; kept in the inbox"
-                copy = prepare(
-                    mailbox, "", chunks, action.flags, envelope.sender, envelope.received
-                )
-            ready.append(copy)
+        for folder, flags in copies:
+            args = (mailbox, folder, chunks, flags, envelope.sender, envelope.received)
+            ready.append(prepare(*args))
     except BaseException:
         _abort(ready)
         raise
     return ready, trouble
+
+
+def _copies(plan: Plan, mailbox: Mailbox) -> tuple[list[tuple[str, frozenset[str]]], str]:
+    """The folders to store in with their flags, and what went wrong.
+
+    Each place is there once, whatever names it has: a second copy would wait for the lock of
+    the first.
+    """
+    copies: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}
+    trouble = ""
+    for action in plan.actions:
+        if not action.stores:
+            continue
+        folder = action.folder
+        try:
+            place = locate(mailbox, folder)
+        except PermFail as error:
+            # the folder can never be: a user's mail goes to the inbox, a site's can wait
+            if action.owner == "site":
+                raise TempFail(INTERNAL, str(error)) from error
+            trouble = f"{error}; kept in the inbox"
+            folder, place = "", locate(mailbox, "")
+        _, flags = copies.pop(place, ("", frozenset()))
+        copies[place] = folder, flags | action.flags
+    return list(copies.values()), trouble
 
 
 def _commit_all(ready: list[Prepared]) -> None:

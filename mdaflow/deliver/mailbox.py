@@ -1,6 +1,6 @@
 """The mailbox of a user: where its folders are, and the way into them.
 
-`parse` reads a mailbox from text like Dovecot's `mail_location`. `locate` is the one place
+`parse_mailbox` reads a mailbox from text like Dovecot's `mail_location`. `locate` is the one place
 that maps a folder name to a path. The rest is what the formats share: directories are entered
 one by one and never through a symbolic link, so that no path leads out of the home directory
 (P28); what is missing is made with mode 0700, what exists keeps its mode (P21).
@@ -76,7 +76,7 @@ class Mailbox:
     """mbox: the file that is the inbox; empty for `inbox` in `path`."""
 
 
-def parse(spec: str, home: str) -> Mailbox:
+def parse_mailbox(spec: str, home: str) -> Mailbox:
     """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes.
 
     Raises ValueError with a text for the one who wrote it.

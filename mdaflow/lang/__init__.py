@@ -11,7 +11,7 @@ from .source import Problem, Source, SourceError
 MAX_FILE = 2 << 20
 
 
-def compile_text(
+def compile_rules(
     text: str | bytes, file: str = "rules", actions: Collection[str] = ir.ACTIONS
 ) -> ir.Program:
     """The program of a rule text.

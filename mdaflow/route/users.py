@@ -6,6 +6,7 @@ local part is looked up as it is written, then in lower case, then without its d
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -77,4 +78,6 @@ def _is_folder(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
         raise from_oserror(error) from error

@@ -293,7 +293,7 @@ def test_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_without_a_file_the_defaults_hold(no_file: Path) -> None:
     """With no option, no variable and no file in /etc there is no file, and Config()."""
     assert load.find(None) is None
-    assert load.read(None) == Config()
+    assert load.read_config(None) == Config()
 
 
 def test_option_goes_before_variable_before_etc(
@@ -307,7 +307,7 @@ def test_option_goes_before_variable_before_etc(
     monkeypatch.setenv(load.VARIABLE, str(other))
     assert load.find(None) == str(other)
     assert load.find(str(file)) == str(file)
-    assert load.read(str(file)).hostname == "mx.example.org"
+    assert load.read_config(str(file)).hostname == "mx.example.org"
     monkeypatch.setenv(load.VARIABLE, "")
     assert load.find(None) == str(no_file)
 
@@ -332,13 +332,14 @@ def test_dangling_link_in_etc_is_an_error(no_file: Path) -> None:
     """A link to nowhere in /etc is a mistake, not the absence of a configuration."""
     no_file.symlink_to("nowhere")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load.read(None)
+        load.read_config(None)
 
 
 def test_start_without_a_file_imports_no_parser(tmp_path: Path) -> None:
     """To find that there is no file costs no import of yaml, pydantic, json or difflib."""
     script = (
-        "import sys; from mdaflow.app import load; load.DEFAULT = sys.argv[1]; load.read(None);"
+        "import sys; from mdaflow.app import load; load.DEFAULT = sys.argv[1];"
+        "load.read_config(None);"
         "print(*{'yaml', 'pydantic', 'json', 'difflib', 'ipaddress'} & set(sys.modules))"
     )
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}

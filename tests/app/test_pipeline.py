@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdaflow.app import pipeline
-from mdaflow.app.build import Site, build
+from mdaflow.app.build import Site, open_site
 from mdaflow.app.config import Config, Folders, Log, Rules
 from mdaflow.app.log import set_up
 from mdaflow.errors import ConfigError, Status
@@ -38,7 +38,7 @@ def site(tmp_path: Path) -> MakeSite:
         rules = Rules(before=f"{tmp_path}/before", after=f"{tmp_path}/after")
         users = (Folders(f"{tmp_path}/mail"),)
         config = Config(hostname="mx.example.org", users=users, rules=rules, log=log)
-        return build(config, MemoryStore())
+        return open_site(config, MemoryStore())
 
     return make
 
@@ -63,7 +63,7 @@ def write_rules(tmp_path: Path, text: str) -> Path:
 
 def send(site: Site, to: str = "bob@example.org", **more: object) -> Status:
     envelope = Envelope("ann@example.com", to, **more)  # type: ignore[arg-type]
-    return pipeline.deliver(site, MAIL, envelope)
+    return pipeline.deliver_message(site, MAIL, envelope)
 
 
 def stored(tmp_path: Path) -> list[str]:
@@ -115,7 +115,7 @@ def test_no_control_characters_in_the_log(site: MakeSite, tmp_path: Path) -> Non
     """Nothing from outside can begin a line of the log or move its reader's cursor (P50)."""
     here = site()
     envelope = Envelope("a\r\nb@x\x1b[1m\u2028", "bob@example.org", queue_id="q\n")
-    assert pipeline.deliver(here, MAIL, envelope).ok
+    assert pipeline.deliver_message(here, MAIL, envelope).ok
     [line] = log_lines(tmp_path)
     assert line.isprintable()
     assert "from=<a\\r\\nb@x\\x1b[1m\\u2028>" in line
@@ -141,7 +141,7 @@ def test_bug_is_temporary(site: MakeSite, tmp_path: Path, monkeypatch: pytest.Mo
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(pipeline, "plan", broken)
+    monkeypatch.setattr(pipeline, "decide", broken)
     assert send(site()) == Status(451, "4.3.0", "Internal error, try again later")
     assert "ZeroDivisionError: secret" in (tmp_path / "log").read_text()
     assert log_lines(tmp_path)[-1].endswith(
@@ -152,7 +152,7 @@ def test_bug_is_temporary(site: MakeSite, tmp_path: Path, monkeypatch: pytest.Mo
 def test_too_late(site: MakeSite, tmp_path: Path) -> None:
     """Behind a closed fence nothing is stored, and nothing is left."""
     here = site(user='also deliver to "A" deliver to "B"')
-    status = pipeline.deliver(here, MAIL, Envelope("", "bob@example.org"), lambda: False)
+    status = pipeline.deliver_message(here, MAIL, Envelope("", "bob@example.org"), lambda: False)
     assert status.code == 451
     home = tmp_path / "mail/example.org/bob"
     files = {p.name for p in home.rglob("*") if p.is_file()}
@@ -177,7 +177,7 @@ def test_error_in_the_rules_of_a_user(site: MakeSite, tmp_path: Path) -> None:
     here = site('flag "\\\\Seen"', 'also deliver to "A" reject "x"')
     config = here.config
     granted = Rules(config.rules.before, config.rules.user, config.rules.after, ("reject",))
-    here = build(Config(**{**_fields(config), "rules": granted}), MemoryStore())
+    here = open_site(Config(**{**_fields(config), "rules": granted}), MemoryStore())
     assert send(here).text.endswith("Saved to INBOX")
     assert stored(tmp_path) == ["Maildir/cur"]  # with the flag that the site set before
     assert (

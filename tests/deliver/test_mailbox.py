@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdaflow import deliver
 from mdaflow.deliver import mailbox
-from mdaflow.deliver.mailbox import Mailbox, components, locate, parse
+from mdaflow.deliver.mailbox import Mailbox, components, locate, parse_mailbox
 from mdaflow.errors import PermFail
 
 MAILDIR = Mailbox("maildir", "/home/bob", "Maildir")
@@ -33,7 +33,7 @@ MBOX = Mailbox("mbox", "/home/bob", "mail")
 )
 def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None:
     """A mailbox is a format and a path below the home directory, as Dovecot writes it."""
-    box = parse(spec, "/home/bob")
+    box = parse_mailbox(spec, "/home/bob")
     assert (box.format, box.home, box.path) == (spec.split(":")[0], "/home/bob", path)
     assert locate(box, "INBOX") == inbox
 
@@ -63,12 +63,14 @@ def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None
 def test_bad_mailbox_is_refused(spec: str, text: str) -> None:
     """A mailbox that is unknown or leads out of the home directory is refused with the reason."""
     with pytest.raises(ValueError, match=text):
-        parse(spec, "/home/bob")
+        parse_mailbox(spec, "/home/bob")
 
 
 def test_every_format_has_a_deliverer() -> None:
     """What can be configured can be delivered to."""
-    assert {parse(f"{name}:mail", "/").format for name in deliver.FORMATS} == set(deliver.FORMATS)
+    assert {parse_mailbox(f"{name}:mail", "/").format for name in deliver.FORMATS} == set(
+        deliver.FORMATS
+    )
 
 
 @pytest.mark.parametrize("name", ["", "INBOX", "inbox", "InBox"])

@@ -11,7 +11,7 @@ import pytest
 from boxes import RECEIVED, descriptors, messages, start, store, tree
 
 from mdaflow import deliver
-from mdaflow.deliver.mailbox import Chunk, Mailbox, parse
+from mdaflow.deliver.mailbox import Chunk, Mailbox, parse_mailbox
 from mdaflow.errors import DISK_FULL, INTERNAL, MailError, PermFail, Status, TempFail
 
 RAW = b"Return-Path: <bob@example.org>\nSubject: x\n\nText\n"
@@ -22,9 +22,9 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mailbox]:
     """A mailbox in an empty home directory; afterwards no file is open that was not before."""
     home = tmp_path / "home"
     home.mkdir()
-    store(parse(request.param, str(tmp_path)), RAW)  # imports and caches
+    store(parse_mailbox(request.param, str(tmp_path)), RAW)  # imports and caches
     before = descriptors()
-    yield parse(request.param, str(home))
+    yield parse_mailbox(request.param, str(home))
     assert descriptors() == before
 
 
@@ -205,8 +205,8 @@ def test_failed_directory_sync_is_not_forgotten(
 DELIVERIES = """
 import sys
 from boxes import store
-from mdaflow.deliver.mailbox import parse
-box = parse(sys.argv[1], sys.argv[2])
+from mdaflow.deliver.mailbox import parse_mailbox
+box = parse_mailbox(sys.argv[1], sys.argv[2])
 for number in range(25):
     store(box, b"A: b\\n\\n%s %d\\n" % (sys.argv[3].encode(), number) + b"x" * 9000 + b"\\n")
 """
