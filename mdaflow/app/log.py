@@ -10,6 +10,8 @@ import json
 import logging
 import logging.handlers
 import sys
+import time
+from functools import lru_cache
 from typing import Any
 
 from .config import Log
@@ -39,7 +41,11 @@ def _escape(char: str) -> str:
 
 def delivery(queue_id: str, fields: dict[str, Any]) -> None:
     """Write the line of one recipient."""
-    log.info("delivery", extra={"queue_id": queue_id, "fields": fields})
+    if log.isEnabledFor(logging.INFO):
+        # not log.info: it would look for the line of source that says so, in each call
+        record = log.makeRecord(log.name, logging.INFO, "", 0, "delivery", (), None)
+        record.queue_id, record.fields = queue_id, fields
+        log.handle(record)
 
 
 def _line(queue_id: str, fields: dict[str, Any]) -> str:
@@ -64,6 +70,11 @@ def _lines(text: str) -> str:
     return _CONTINUED.join(escaped(line) for line in text.split("\n"))
 
 
+@lru_cache(8)
+def _stamp(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 class _Format(logging.Formatter):
     def __init__(self, log_format: str, stamped: bool) -> None:
         super().__init__()
@@ -82,7 +93,7 @@ class _Format(logging.Formatter):
             text = text if record.levelno == logging.INFO else f"{level}: {text}"
         if record.exc_info:
             text += _CONTINUED + _lines(self.formatException(record.exc_info))
-        stamp = f"{self.formatTime(record)} " if self._stamped else ""
+        stamp = f"{_stamp(int(record.created))}.{record.msecs:03.0f} " if self._stamped else ""
         return f"{stamp}mdaflow/lmtp[{record.process}]: {text}"
 
     def _as_json(self, record: logging.LogRecord, queue_id: str, fields: Any) -> str:

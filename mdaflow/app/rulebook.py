@@ -28,7 +28,7 @@ MAX_KEPT = 10_000
 """Compiled files of users that are kept in memory."""
 
 log = logging.getLogger("mdaflow")
-_Version = tuple[int, int, int, int]
+_Version = tuple[int, ...]
 
 
 def site_program(folder: str) -> ir.Program | None:
@@ -73,6 +73,11 @@ def compile_file(path: str, actions: Collection[str] = ir.ACTIONS) -> ir.Program
         return compile_rules(file.read(MAX_FILE + 1), path, actions)
 
 
+def _version(about: os.stat_result) -> _Version:
+    """What changes with the file; the time of its last change covers owner, mode and links."""
+    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size
+
+
 class UserRules:
     """The compiled rules of users, by path."""
 
@@ -87,50 +92,44 @@ class UserRules:
 
         Raises TempFail when the file is there and cannot be read now.
         """
-        opened = self._open(path)
-        if opened is None:
-            return None
-        descriptor, version = opened
-        with os.fdopen(descriptor, "rb") as file:
+        try:
+            seen = _version(os.lstat(path))
             with self._lock:
                 known, stage = self._kept.get(path, (None, None))
-                if known == version:
+                if known == seen:
                     self._kept.move_to_end(path)
                     return stage
-            try:
-                text = file.read(MAX_FILE + 1)
-            except OSError as error:
-                raise from_oserror(error) from error
-        stage = self._compile(path, text)
+            version, text = self._read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise from_oserror(error) from error
+        stage = None if text is None else self._compile(path, text)
         with self._lock:
             self._kept[path] = version, stage
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
         return stage
 
-    def _open(self, path: str) -> tuple[int, _Version] | None:
-        """A descriptor of a file that is safe to read, and its version; None: no rules."""
+    def _read(self, path: str) -> tuple[_Version, bytes | None]:
+        """The version of a file, and its text, or None when it is not safe. Raises OSError."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(path, flags)
-        except FileNotFoundError:
-            return None
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
-                raise from_oserror(error) from error
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
             log.warning("%s: not a regular file, so its rules are ignored", path)
-            return None
-        about = os.fstat(descriptor)
+            return _version(os.lstat(path)), None
         try:
-            reason = self._unsafe(path, about)
-        except OSError as error:  # of its folder
+            about = os.fstat(descriptor)
+            if reason := self._unsafe(path, about):
+                log.warning("%s: %s, so its rules are ignored", path, reason)
+                return _version(about), None
+            with open(descriptor, "rb", closefd=False) as file:
+                return _version(about), file.read(MAX_FILE + 1)
+        finally:
             os.close(descriptor)
-            raise from_oserror(error) from error
-        if reason:
-            os.close(descriptor)
-            log.warning("%s: %s, so its rules are ignored", path, reason)
-            return None
-        return descriptor, (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
 
     def _unsafe(self, path: str, about: os.stat_result) -> str:
         if not stat.S_ISREG(about.st_mode):

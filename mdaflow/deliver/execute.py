@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mdaflow.engine.plan import OUTCOMES, Action, Plan
+from mdaflow.engine.plan import OUTCOMES, Action, Plan, one_line
 from mdaflow.errors import (
     DEFERRED,
     INTERNAL,
@@ -132,8 +132,7 @@ def _saved(last: Action, ready: list[Prepared]) -> Status:
 
 def _reply(status: Status, text: str) -> Status:
     """The status with a text of a rule, on one line of ASCII (RFC 5321 section 4.2)."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = line.encode("ascii", "replace").decode()[:MAX_REPLY]
+    line = one_line(text).encode("ascii", "replace").decode()[:MAX_REPLY]
     return Status(status.code, status.enhanced, line or status.text)
 
 

@@ -21,6 +21,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import NoReturn, Protocol
 
@@ -76,6 +77,7 @@ class Mailbox:
     """mbox: the file that is the inbox; empty for `inbox` in `path`."""
 
 
+@lru_cache(1024)
 def parse_mailbox(spec: str, home: str) -> Mailbox:
     """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes.
 

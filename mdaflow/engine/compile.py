@@ -164,7 +164,10 @@ def compile_test(node: ir.Test, lists: Lists) -> Test:
     if isinstance(node, ir.Compare):
         return _compare(node, lists)
     tests = [compile_test(inner, lists) for inner in node.tests]
-    return _JOINS[node.word](tests)
+    if node.word == "not":
+        # written as one comparison, `is not`, it is shown as one
+        return _not(tests[0], whole=node.tests[0].span == node.span)
+    return _and(tests) if node.word == "and" else _or(tests)
 
 
 def _and(tests: list[Test]) -> Test:
@@ -175,20 +178,17 @@ def _or(tests: list[Test]) -> Test:
     return lambda run: any(test(run) for test in tests)
 
 
-def _not(tests: list[Test]) -> Test:
-    (test,) = tests
-
+def _not(test: Test, *, whole: bool) -> Test:
     def negated(run: Run) -> bool:
         pending = run.pending
         run.pending = {}  # nothing is bound under `not`
         held = test(run)
         run.pending = pending
+        if whole and run.trace is not None:
+            run.trace[-1] = run.trace[-1]._replace(result=not held)
         return not held
 
     return negated
-
-
-_JOINS: dict[str, Callable[[list[Test]], Test]] = {"and": _and, "or": _or, "not": _not}
 
 
 def _compare(node: ir.Compare, lists: Lists) -> Test:

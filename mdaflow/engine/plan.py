@@ -26,6 +26,11 @@ class EvaluationError(MdaflowError):
         self.span = span
 
 
+def one_line(text: str) -> str:
+    """Text for a terminal or a reply: printable, on one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One decided action. `folder` is empty for the inbox; `owner` is "site" or "user"."""
@@ -47,7 +52,7 @@ class Action:
         return self.verb in ("deliver", "keep")
 
     def __str__(self) -> str:
-        what = self.text and f' "{self.text}"'
+        what = self.text and f' "{one_line(self.text)}"'
         if self.stores:
             what = f' to "{self.folder or "INBOX"}"'
             what += f" with flags {' '.join(sorted(self.flags))}" if self.flags else ""

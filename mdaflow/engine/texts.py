@@ -95,7 +95,7 @@ def _filtered(text: str, filters: tuple[tuple[str, int], ...]) -> str:
 
 
 def _slug(text: str, _: int) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
     return _NO_SLUG.sub("-", plain).strip("-")
 
 

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Collection
 
 from . import ir
-from .source import Problem, Source, SourceError
+from .source import MAX_PROBLEMS, Problem, Source, SourceError
 
 MAX_FILE = 2 << 20
 
@@ -33,7 +33,12 @@ def compile_rules(
             raise SourceError([source.decode_error(error)]) from None
     source = Source(text, file)
     program, problems = to_ir(source)
-    problems += check(program, actions)
+    # what could not be read is not judged as well
+    problems += [
+        problem
+        for problem in check(program, actions)
+        if not any(problem.span.covers(form.span) for form in problems[:MAX_PROBLEMS])
+    ]
     if problems:
         raise SourceError(problems, source)
     return program

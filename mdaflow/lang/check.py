@@ -207,7 +207,9 @@ class _Check:
         for operand in test.operands:
             self._operand(test, operand, comparing)
 
-    def _subject(self, span: Span, name: str, part: str, arguments: tuple[str, ...]) -> bool:
+    def _subject(
+        self, span: Span, name: str, part: str, arguments: tuple[str, ...], like: str = '{} "X"'
+    ) -> bool:
         kind = SUBJECTS.get(name)
         if kind is None:
             self._unknown_subject(span, name)
@@ -215,7 +217,7 @@ class _Check:
             parts = one_of([f".{p}" for p in kind.parts]) or "no parts"
             self.problem(span, f"'{name}' has no '.{part}'; it has {parts}{near(part, kind.parts)}")
         elif kind.argument != bool(arguments):
-            wants = f'needs a name: {name} "X"' if kind.argument else "takes no name behind it"
+            wants = f"needs a name: {like.format(name)}" if kind.argument else "takes no name"
             self.problem(span, f"'{name}' {wants}")
         else:
             for argument in arguments:
@@ -310,9 +312,10 @@ class _Check:
                 self.problem(hole.span, f"the filter '{name}' {wants}")
         name, part = split(hole.name)
         if name in SUBJECTS:
-            self._subject(hole.span, name, part, (hole.argument,) if hole.argument else ())
+            arguments = (hole.argument,) if hole.argument else ()
+            self._subject(hole.span, name, part, arguments, "{{{} X}}")
         elif hole.argument:
-            self.problem(hole.span, f"'{hole.name}' takes no name behind it")
+            self.problem(hole.span, f"'{hole.name}' takes no name")
         elif hole.name.isdecimal():
             self._numbered(hole)
         elif hole.name not in self.variables and not any(hole.name in c for c in self.captures):

@@ -28,6 +28,10 @@ class Span(NamedTuple):
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
 
+    def covers(self, other: Span) -> bool:
+        """The other place lies in this one."""
+        return self[1:3] <= other[1:3] and other[3:] <= self[3:]
+
     @property
     def short(self) -> str:
         """File without its folder, and line: what a log line has room for."""

@@ -18,6 +18,7 @@ MAX_BLOCK = 1 << 20
 MAX_FIELD = 16 << 10
 
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?", re.MULTILINE)
+_FOLD = re.compile(rb"\n[ \t]+")
 _MBOX_FROM = re.compile(rb">?From [^\n]*\n")
 _WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
 # The charsets that Python knows, without codecs of bytes and those that give no text or half
@@ -59,10 +60,11 @@ def undecoded(value: bytes) -> str:
 
 
 def decoded(value: bytes) -> str:
-    """A field body as a person reads it."""
+    """A field body as a person reads it: a fold is one space, whatever it was made of."""
+    line = _FOLD.sub(b" ", value).strip(b" \t\r\n")
     if len(value) > MAX_FIELD:
-        return unfold(value).decode("utf-8", "replace")
-    return decode_words(text_of(unfold(value)))
+        return line.decode("utf-8", "replace")
+    return decode_words(text_of(line))
 
 
 def text_of(raw: bytes, charset: str = "utf-8") -> str:

@@ -100,7 +100,8 @@ class _Lowering:
         test = None if condition is None else self.condition(condition)
         last = () if otherwise is None else self.block(otherwise)
         head = self._head(node, block)
-        return ir.Branch(self.span(node), head, title or head, test, self.block(block), last)
+        known_as = title or (head if test is not None else "")
+        return ir.Branch(self.span(node), head, known_as, test, self.block(block), last)
 
     def _if(self, node: Node) -> ir.Statement:
         condition, block, *elifs, otherwise = node.children

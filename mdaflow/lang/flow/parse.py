@@ -30,6 +30,7 @@ _STATEMENT_WORDS = (
     "if", "set", "deliver", "keep", "discard", "reject", "defer", "flag", "unflag", "stop", "also",
 )  # fmt: skip
 _SYNC = frozenset(word.upper() for word in (*_FILE_WORDS, *_STATEMENT_WORDS))
+_OUTSIDE = frozenset(word.upper() for word in _FILE_WORDS)
 
 JUNK = {
     "OPEN_LONG": 'this long string is not closed; end it with """',
@@ -47,6 +48,7 @@ JUNK = {
 _GROUPS = (
     (frozenset(word.upper() for word in _STATEMENT_WORDS), "a statement"),
     (frozenset({"QUANTIFIER", "RAW", "NOT", "LPAR", "TRUE", "FALSE"}), "a condition"),
+    (frozenset({"WORD", "FROM", "TO"}), "a subject"),
     (frozenset({"IS", "CONTAINS", "COMPARE"}), "an operator (is, contains, matches, in, = …)"),
     (frozenset({"EXACTLY", "REGEX", "NUMBER"}), "a value"),
 )
@@ -57,13 +59,20 @@ _IN_GROUP = {
     },
     "a value": {"ALL", "STRING", "LONG_STRING", "DURATION", "LSQB", "WORD"},
     "a statement": set(),
+    "a subject": set(),
 }  # fmt: skip
 _NAMES = {
     "$END": "the end of the file", "LBRACE": "'{'", "RBRACE": "'}'", "LPAR": "'('", "RPAR": "')'",
     "LSQB": "a list […]", "RSQB": "']'", "COMMA": "','", "EQUAL": "'='", "COMPARE": "a comparison",
     "STRING": "a string", "LONG_STRING": "a string", "REGEX": "a /regular expression/",
-    "NUMBER": "a number", "DURATION": "a time", "WORD": "a word",
+    "NUMBER": "a number", "DURATION": "a time", "WORD": "a word", "QUANTIFIER": "'every'",
 }  # fmt: skip
+# What is often written: the word before, what comes -> what is meant.
+_HINTS = {
+    ("else", "IF"): "; did you mean 'elif'?",
+    ("header", "WORD"): '; a name stands in quotes, header "X"',
+}
+_LAST_WORD = re.compile(r"(\w+)\s*\Z")
 _PIECE = re.compile(r'#[^\n]*|"(?:[^"\\\n]|\\.)*+"|[\w.]+|[^\w\s]')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -98,11 +107,22 @@ def _explain(source: Source) -> tuple[Any, list[Problem]]:
     from lark.exceptions import UnexpectedToken
 
     problems: list[Problem] = []
+    spoiled: dict[int, bool] = {}  # lines where one thing is said already: was a { lost in it?
+    for token in _lark().lex(source.text):
+        if token.type in JUNK:
+            span = source.span(token.start_pos or 0, token.end_pos or 0)
+            problems.append(Problem(span, JUNK[token.type]))
+            spoiled[span.line] = token.count("{") > token.count("}")
 
     def on_error(error: Exception) -> bool:
         assert isinstance(error, UnexpectedToken)  # the lexer takes any character
-        problems.append(_problem(error, source))
-        return len(problems) < MAX_PROBLEMS and _recover(error)
+        problem = _problem(error, source)
+        line = problem.span.line
+        if line not in spoiled:
+            problems.append(problem)
+        return len(problems) < MAX_PROBLEMS and _recover(
+            error, source.text, spoiled.get(line, True)
+        )
 
     try:
         return _lark().parse(source.text, on_error=on_error), problems
@@ -113,35 +133,43 @@ def _explain(source: Source) -> tuple[Any, list[Problem]]:
 def _problem(error: UnexpectedToken, source: Source) -> Problem:
     token = error.token
     start = token.start_pos or 0
-    if token.type in JUNK:
-        return Problem(source.span(start, start + len(token)), JUNK[token.type])
     parser: Any = error.interactive_parser
     accepted: set[str] = parser.accepts()
     expected = _expected(accepted)
-    missing = _end_of_line_before(token, source.text)
-    if missing is not None:
-        found = "the file ends" if token.type == "$END" else "the line ends"
-        span = source.span(missing - 1, missing)
-        return Problem(span, f"{found} too early: expected {expected}")
-    words = [name.lower() for name in accepted if name.isalpha()]
-    hint = near(str(token), words) if token.type == "WORD" else ""
-    shown = str(token) if len(token) <= 40 else f"{token[:40]}…"
     span = source.span(start, start + len(token))
+    if token.type in _OUTSIDE and "RBRACE" in accepted:
+        return Problem(span, f"'{token}' cannot stand in a block: is a '}}' missing before it?")
+    missing = _end_of_line_before(token, source.text)
+    if missing is not None and (token.type == "$END" or not accepted >= _SYNC - _OUTSIDE):
+        found = "the file ends" if token.type == "$END" else "the line ends"
+        end = source.span(missing - 1, missing)
+        return Problem(end, f"{found} too early: expected {expected}")
+    words = [name.lower() for name in accepted - JUNK.keys() - _NAMES.keys()]
+    before = _LAST_WORD.search(source.text[max(0, start - 40) : start])
+    hint = _HINTS.get((before[1] if before else "", token.type), "")
+    if not hint and token.type == "WORD":
+        hint = near(str(token), words)
+    shown = str(token) if len(token) <= 40 else f"{token[:40]}…"
     return Problem(span, f"unexpected '{shown}': expected {expected}{hint}")
 
 
 def _end_of_line_before(token: Token, text: str) -> int | None:
     """Where the text before a token ends, when the token begins a line: what is missing there."""
     before = text if token.type == "$END" else text[: token.start_pos]
-    *lines, last = before.split("\n")
-    if last.strip() and token.type != "$END":
+    if token.type != "$END" and not _begins_line(token, text):
         return None
+    *lines, last = before.split("\n")
     end = len(before)
     for line in [last, *reversed(lines)]:
         if line.strip() and not line.lstrip().startswith("#"):
             return end - len(line) + len(line.rstrip())
         end -= len(line) + 1
     return None
+
+
+def _begins_line(token: Token, text: str) -> bool:
+    start = token.start_pos or 0
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip()
 
 
 def _expected(accepted: set[str]) -> str:
@@ -155,11 +183,19 @@ def _expected(accepted: set[str]) -> str:
     return one_of(words) or "nothing more"
 
 
-def _recover(error: UnexpectedToken) -> bool:
-    """Bring the parser to a place where it can go on; false when there is none."""
-    parser = error.interactive_parser
-    depth, line = 0, 0
-    for token in chain([error.token], _rest(parser)):
+def _recover(error: UnexpectedToken, text: str, brace: bool) -> bool:
+    """Bring the parser to a place where it can go on; false when there is none.
+
+    `brace`: where one is missing it is put in.
+    """
+    parser: Any = error.interactive_parser
+    first = error.token
+    if brace and first.type in _SYNC - _OUTSIDE and "LBRACE" in parser.accepts():
+        parser.feed_token(first.new_borrow_pos("LBRACE", "{", first))  # the one that was forgotten
+        parser.feed_token(first)
+        return True
+    depth, line = 0, 0 if _begins_line(first, text) else first.line or 0
+    for token in chain([first], _rest(parser)):
         begins_line = token.line > line
         line = token.end_line or token.line or 0
         if token.type == "LBRACE":
