@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No test asserts a wall-clock time, so no example has a deadline. In CI the examples are the
@@ -13,3 +14,8 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("mdaflow"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "mdaflow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update`: the golden cases accept what they get."""
+    parser.addoption("--update", action="store_true", help="accept the results of tests/cases")

@@ -165,7 +165,7 @@ class _Check:
         elif name in self.lists:
             self.problem(assign.span, f"there is a list '{name}' already")
         if isinstance(assign.value, ir.Items):
-            if name in self.variables:
+            if name in self.variables and name not in self.lists:
                 self.problem(assign.span, f"there is a variable '{name}' already")
             self.lists[name] = assign.value
         else:
@@ -325,11 +325,8 @@ class _Check:
 
     def _numbered(self, hole: ir.Hole) -> None:
         if not any(hole.name in bound for bound in self.captures):
-            message = (
-                f"there is no group {hole.name} here: it stands inside the block of a condition "
-                "with 'matches' that has so many"
-            )
-            self.problem(hole.span, message)
+            wants = "it needs a 'matches' with so many groups in the condition of this block"
+            self.problem(hole.span, f"there is no group {hole.name} here: {wants}")
 
     def _bound(self, test: ir.Test) -> set[str]:
         """The captures that a condition may bind: numbers and names."""

@@ -7,7 +7,6 @@ is not loaded.
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any
 
 from . import ir
@@ -44,12 +43,10 @@ def load(text: str) -> ir.Program:
 def _plain(value: Any) -> Any:
     if isinstance(value, Span):
         return {"node": "Span", "at": list(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
     if type(value).__name__ in _NODES:
-        inside = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        return {"node": type(value).__name__, **inside}
-    return value
+        inside = zip(value._fields, map(_plain, value), strict=True)
+        return {"node": type(value).__name__, **dict(inside)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _node(value: Any) -> Any:

@@ -4,11 +4,14 @@ Front ends lower to it, `check` judges it, the engine runs it. Every node knows 
 tests and statements carry the text they were written as, which is how a trace names them.
 Effects are explicit: an action says whether it ends the run and whether it cancels the
 implicit keep, so that other filter languages fit without a new node.
+
+Nodes are named tuples, not dataclasses: to define these would be a tenth of the time that
+`mdaflow test` takes. They are told apart by their type, never by comparing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .source import Span
 
@@ -16,8 +19,7 @@ VERSION = 1
 """Raised when the meaning of a node changes: programs dumped before it are not loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(NamedTuple):
     """A value put into a text: a capture, a variable or a subject, through filters."""
 
     span: Span
@@ -26,8 +28,7 @@ class Hole:
     filters: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A string: literal pieces and holes."""
 
     span: Span
@@ -41,8 +42,7 @@ class Text:
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(NamedTuple):
     """A regular expression (RE2) with its flags: `c` case counts, `s` and `m` as in RE2."""
 
     span: Span
@@ -50,16 +50,14 @@ class Pattern:
     flags: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A number; bytes when a size was written, seconds when a duration was."""
 
     span: Span
     amount: float
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(NamedTuple):
     """A list of literal strings, or the name of one."""
 
     span: Span
@@ -70,8 +68,7 @@ class Items:
 Value = Text | Pattern | Number | Items
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What a test looks at: `from.domain`, `header "X"`. `raw` asks for undecoded text."""
 
     span: Span
@@ -86,8 +83,7 @@ class Subject:
         return f"{self.name}.{self.part}" if self.part else self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(NamedTuple):
     """A test: a relation between the values of a subject and operands.
 
     It holds if any value does (`every`: all of at least one), for any operand (`all`: for
@@ -104,8 +100,7 @@ class Compare:
     exact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """Tests joined: `word` is "and", "or" or "not" (of one test)."""
 
     span: Span
@@ -113,8 +108,7 @@ class Join:
     tests: tuple[Test, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """A test that is always so."""
 
     span: Span
@@ -124,8 +118,7 @@ class Constant:
 Test = Compare | Join | Constant
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """A block under a condition (none: always), and what is done otherwise.
 
     With a name it is a rule: the name is what traces, logs and coverage show.
@@ -139,8 +132,7 @@ class Branch:
     otherwise: tuple[Statement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """An action: `verb` is one of `ACTIONS`.
 
     `ends`: the run ends after it. `cancels`: the message is not kept for want of a final action.
@@ -155,8 +147,7 @@ class Act:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """An edit of the flags that stored copies get from here on: "add" or "remove"."""
 
     span: Span
@@ -165,8 +156,7 @@ class Flag:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(NamedTuple):
     """A variable gets a value: a text, or a list of literal strings that is never changed."""
 
     span: Span
@@ -174,8 +164,7 @@ class Assign:
     value: Text | Items
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """The stage ends here."""
 
     span: Span
@@ -185,8 +174,7 @@ class Stop:
 Statement = Branch | Act | Flag | Assign | Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """The statements of one file or folder of files."""
 
     name: str

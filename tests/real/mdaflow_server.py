@@ -202,9 +202,7 @@ class Mdaflow:
             self.check_log()
             return self.outcomes(recipient).count(outcome) >= count
 
-        until(
-            came, f"{count} x {outcome} for {recipient}", lambda: self.entries(recipient)[-5:]
-        )
+        until(came, f"{count} x {outcome} for {recipient}", lambda: self.entries(recipient)[-5:])
         return [e for e in self.entries(recipient) if e["status"] == outcome][-1]
 
     def messages(self) -> list[str]:

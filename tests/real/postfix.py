@@ -47,7 +47,7 @@ alias_maps =
 notify_classes =
 in_flow_delay = 0
 queue_run_delay = 1s
-minimal_backoff_time = 1s
+minimal_backoff_time = 2s
 maximal_backoff_time = 2s
 lmtp_send_xforward_command = yes
 """
@@ -70,7 +70,7 @@ MASTER = """\
 127.0.0.1:{port} inet n - n - - smtpd
 pickup  unix n - n 1 1 pickup
 cleanup unix n - n - 0 cleanup
-qmgr    unix n - n 300 1 qmgr
+qmgr    unix n - n 1 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 bounce  unix - - n - 0 bounce
 defer   unix - - n - 0 bounce
@@ -145,10 +145,14 @@ class Postfix:
 
         return until(found, f"{words} in the log of Postfix")
 
-    def queue(self) -> list[dict[str, Any]]:
-        """The messages in the queue."""
+    def flush(self) -> None:
+        """Let it try everything in the queue now."""
+        _output(need("postqueue"), "-c", self._etc, "-f")
+
+    def queue(self, recipient: str = "") -> list[dict[str, Any]]:
+        """The messages in the queue; those to a recipient, if one is given."""
         lines = _output(need("postqueue"), "-c", self._etc, "-j").splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines if f'"address": "{recipient}' in line]
 
 
 def _output(*command: str | Path) -> str:

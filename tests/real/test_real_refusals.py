@@ -42,9 +42,9 @@ def test_deferred_by_the_site(site: MailSystem) -> None:
     condition = f'when envelope.to is "{user.address}"'
     site.mdaflow.site_rules("50-defer", f'rule "Later" {condition} {{ defer "Come again" }}\n')
     site.postfix.swaks(note(user.address), "frieda@example.com", user.address)
-    site.mdaflow.wait(user.address, "deferred", 2)
-    [queued] = [q for q in site.postfix.queue() if q["recipients"][0]["address"] == user.address]
-    assert f"451 4.7.1 <{user.address}> Come again" in queued["recipients"][0]["delay_reason"]
+    [line, *_] = site.postfix.logged(f"to=<{user.address}>", "status=deferred")
+    assert f"451 4.7.1 <{user.address}> Come again" in line
+    assert len(site.postfix.queue(user.address)) == 1
 
     site.mdaflow.site_rules("50-defer", None)
     arrives_once(site, user)
@@ -62,7 +62,6 @@ def test_deferred_by_a_user(site: MailSystem) -> None:
 
 def arrives_once(site: MailSystem, user: User) -> None:
     """The message leaves the queue, and is in the Maildir once."""
-    site.mdaflow.wait(user.address)
     site.settle()
     outcomes = site.mdaflow.outcomes(user.address)
     assert outcomes == ["deferred"] * (len(outcomes) - 1) + ["delivered"]

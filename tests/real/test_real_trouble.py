@@ -20,7 +20,7 @@ def test_stopped_for_a_while(site: MailSystem) -> None:
     site.mdaflow.stop()
     for _ in range(3):
         site.postfix.sendmail(note(user.address), "frieda@example.com", user.address)
-    until(lambda: len(site.postfix.queue()) == 3, "three messages in the queue")
+    until(lambda: len(site.postfix.queue(user.address)) == 3, "three messages in the queue")
     assert user.files() == []
     site.mdaflow.start()
     all_came_once(site, user, 3)
@@ -45,7 +45,6 @@ def test_changed_in_full_flow(site: MailSystem, change: str) -> None:
 
 def all_came_once(site: MailSystem, user: User, count: int) -> None:
     """Exactly so many messages are there, all different, and none is on its way."""
-    site.mdaflow.wait(user.address, count=count)
     site.settle()
     mails = site.dovecot.fetch(user.address)
     assert len(mails) == count

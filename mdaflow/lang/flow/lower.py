@@ -14,7 +14,6 @@ from mdaflow.lang.source import Problem, Source, Span
 from mdaflow.lang.subjects import split
 
 from . import strings
-from .parse import JUNK
 
 MAX_DEPTH = 32
 MAX_ELIFS = 100
@@ -166,16 +165,16 @@ class _Lowering:
     # conditions
 
     def condition(self, node: Node) -> ir.Test:
-        if not self._enter(node):
-            return ir.Constant(self.span(node), False)
-        found = self.test[str(node.data)](node)
-        self.depth -= 1
-        return found
+        return self.test[str(node.data)](node)
 
     def _join(self, node: Node) -> ir.Test:
+        if not self._enter(node):
+            return ir.Constant(self.span(node), False)
         word = str(node.data).rstrip("_")
         operands = _chain(node) if word != "not" else node.children
-        return ir.Join(self.span(node), word, tuple(self.condition(child) for child in operands))
+        tests = tuple(self.condition(child) for child in operands)
+        self.depth -= 1
+        return ir.Join(self.span(node), word, tests)
 
     def _constant(self, node: Node) -> ir.Test:
         return ir.Constant(self.span(node), node.data == "true")
@@ -252,6 +251,8 @@ class _Lowering:
         return strings.plain(str(token), _extent(token)[0], self.source, self.problems)
 
     def _junk(self, node: Node) -> None:
+        from .explain import JUNK
+
         token = node.children[0]
         self.problem(token, JUNK[token.type])
 
