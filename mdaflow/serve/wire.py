@@ -1,7 +1,7 @@
 """The lines of one LMTP connection: reading commands, gathering replies, timers, the end.
 
-`Wire` stands on aiosmtpd's protocol: its transport and stream plumbing, its timer and its
-`push`. What differs, because a store of other people's mail must not be talked into anything:
+`Wire` stands on aiosmtpd's protocol: its transport and stream plumbing. What differs, because
+a store of other people's mail must not be talked into anything:
 
 - a command ends at CRLF only; a line with a CR, LF or NUL in it is no command;
 - a long line is skipped to its end, and refused once;
@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 
 from aiosmtpd.lmtp import LMTP
@@ -49,6 +50,7 @@ class Wire(LMTP):
         self._timeout_handle = None
 
         self._timeout_duration = self._idle = idle
+        self._until = math.inf
         self._input = bytearray()
         self._replies: list[bytes] = []
         self._waiting = False
@@ -79,8 +81,27 @@ class Wire(LMTP):
         finally:
             self._close()
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Give the client so many seconds.
+
+        A timer that is set already stays when it goes off before them: it looks by itself
+        whether the time is really over. Setting one anew for each line would cost a tenth of
+        all that a message takes.
+        """
+        now = self.loop.time()
+        self._until = now + (duration or self._idle)
+        armed = self._timeout_handle
+        if armed is None or armed.cancelled() or not now < armed.when() <= self._until:
+            if armed is not None:
+                armed.cancel()
+            self._timeout_handle = self.loop.call_at(self._until, self._timeout_cb)
+
     def _timeout_cb(self) -> None:
-        if self.transport is not None and self.transport.is_closing():
+        now = self.loop.time()
+        if now < self._until:
+            again = min(self._until, now + self._idle)
+            self._timeout_handle = self.loop.call_at(again, self._timeout_cb)
+        elif self.transport is not None and self.transport.is_closing():
             self.transport.abort()
         else:
             self._farewell(reply.IDLE)
@@ -120,13 +141,14 @@ class Wire(LMTP):
         if self._replies:
             lines = b"\r\n".join(self._replies)
             self._replies.clear()
-            self._reset_timeout(self._idle)
-            await self.push(lines)
-            self._stop_timer()
+            self._writer.write(lines + b"\r\n")
+            if self.transport is not None and self.transport.get_write_buffer_size():
+                self._reset_timeout(self._idle)  # the client does not take it all
+                await self._writer.drain()
+                self._stop_timer()
 
     def _stop_timer(self) -> None:
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
+        self._until = math.inf
 
     def _farewell(self, status: Status) -> None:
         """Say this last, and close."""
