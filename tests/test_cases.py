@@ -26,6 +26,7 @@ from mdaflow.engine.facts import Fact
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules, ir
+from mdaflow.lang.source import Span
 from mdaflow.lang.subjects import SUBJECTS
 from mdaflow.mail.envelope import Client, Envelope
 from mdaflow.mail.message import Message
@@ -112,14 +113,11 @@ def test_case(path: Path, pytestconfig: pytest.Config) -> None:
 
 
 def nodes(value: object) -> Iterator[object]:
-    """Every node of a program."""
-    if isinstance(value, tuple):
+    """Every node of a program: a node is a tuple too, of what is in it."""
+    if isinstance(value, tuple) and not isinstance(value, Span):
+        yield value
         for item in value:
             yield from nodes(item)
-    elif dataclasses.is_dataclass(value):
-        yield value
-        for field in dataclasses.fields(value):
-            yield from nodes(getattr(value, field.name))
 
 
 def kind_of(name: str) -> str:

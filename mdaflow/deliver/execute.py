@@ -6,7 +6,7 @@ once, between the two (P8): behind it the message is delivered, before it nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mdaflow.engine.plan import OUTCOMES, Action, Plan, one_line
@@ -27,6 +27,7 @@ from mdaflow.mail.trace import stored, trace_fields
 from . import prepare
 from .mailbox import Mailbox, Prepared, locate
 
+Place = tuple[str, ...]
 MAX_REPLY = 200
 """Characters of a rule's text in a reply."""
 
@@ -75,24 +76,25 @@ def _prepare_all(
 ) -> tuple[list[Prepared], str]:
     chunks = stored(message, trace_fields(envelope, hostname, ident))
     copies, trouble = _copies(plan, mailbox)
-    ready: list[Prepared] = []
+    ready: dict[Place, Prepared] = {}
     try:
-        for folder, flags in copies:
+        for place in sorted(copies):  # in one order, so that no two deliveries lock each other out
+            folder, flags = copies[place]
             args = (mailbox, folder, chunks, flags, envelope.sender, envelope.received)
-            ready.append(prepare(*args))
+            ready[place] = prepare(*args)
     except BaseException:
-        _abort(ready)
+        _abort(ready.values())
         raise
-    return ready, trouble
+    return [ready[place] for place in copies], trouble
 
 
-def _copies(plan: Plan, mailbox: Mailbox) -> tuple[list[tuple[str, frozenset[str]]], str]:
-    """The folders to store in with their flags, and what went wrong.
+def _copies(plan: Plan, mailbox: Mailbox) -> tuple[dict[Place, tuple[str, frozenset[str]]], str]:
+    """The folders to store in with their flags, by their paths, and what went wrong.
 
     Each place is there once, whatever names it has: a second copy would wait for the lock of
     the first.
     """
-    copies: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}
+    copies: dict[Place, tuple[str, frozenset[str]]] = {}
     trouble = ""
     for action in plan.actions:
         if not action.stores:
@@ -108,7 +110,7 @@ def _copies(plan: Plan, mailbox: Mailbox) -> tuple[list[tuple[str, frozenset[str
             folder, place = "", locate(mailbox, "")
         _, flags = copies.pop(place, ("", frozenset()))
         copies[place] = folder, flags | action.flags
-    return list(copies.values()), trouble
+    return copies, trouble
 
 
 def _commit_all(ready: list[Prepared]) -> None:
@@ -120,7 +122,7 @@ def _commit_all(ready: list[Prepared]) -> None:
             raise
 
 
-def _abort(ready: list[Prepared]) -> None:
+def _abort(ready: Iterable[Prepared]) -> None:
     for copy in ready:
         copy.abort()
 

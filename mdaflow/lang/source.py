@@ -103,7 +103,9 @@ class SourceError(MdaflowError):
     """A text that is no program: every problem found in it."""
 
     def __init__(self, problems: Iterable[Problem], source: Source | None = None) -> None:
-        self.problems = tuple(sorted(set(problems), key=lambda p: (p.span, p.message))[:MAX_PROBLEMS])
+        self.problems = tuple(
+            sorted(set(problems), key=lambda p: (p.span, p.message))[:MAX_PROBLEMS]
+        )
         self.source = source
         super().__init__("\n".join(p.show(source) if source else str(p) for p in self.problems))
 

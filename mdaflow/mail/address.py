@@ -75,7 +75,7 @@ def parse_addresses(value: bytes) -> list[Address]:
         if len(found) >= MAX_ADDRESSES:
             break
     if depth:  # a comment that was never closed: what stood before it counts
-        _finish(found, words, comment, angle)
+        _finish(found, words, comment[:-1], angle)
     return found
 
 

@@ -16,10 +16,11 @@ _MARKUP = re.compile(
     <!--.*?(?:--!?>|\Z)
     | <(?P<hidden>script|style|title)(?=[\s/>]).*?(?:</(?P=hidden)(?=[\s/>])[^>]*>?|\Z)
     | <[!?][^>]*>?
-    | </?(?P<tag>[a-z][^\s/>]*)(?:[^>=]++|=\s*+(?:"[^"]*"?|'[^']*'?)?)*+>?
+    | </?(?P<tag>[a-z][^\s/>]*)
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+_IN_TAG = re.compile(r">|=\s*+(?P<quote>[\"'])?")
 _IN_WORDS = frozenset(
     ("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font",
      "i", "ins", "kbd", "mark", "o:p", "q", "s", "samp", "small", "span", "strike", "strong",
@@ -33,11 +34,25 @@ def text_of_html(markup: str) -> str:
     """The lines of text in HTML, without space around them."""
     out: list[str] = []
     at = 0
-    for found in _MARKUP.finditer(markup):
+    while found := _MARKUP.search(markup, at):
         out.append(_SPACE.sub(" ", markup[at : found.start()]))
-        if found["tag"] and found["tag"].lower() not in _IN_WORDS:
-            out.append("\n")
         at = found.end()
+        if found["tag"]:
+            at = _end_of_tag(markup, at)
+            if found["tag"].lower() not in _IN_WORDS:
+                out.append("\n")
     out.append(_SPACE.sub(" ", markup[at:]))
     text = html.unescape(_HUGE.sub("\ufffd", "".join(out)))
     return "\n".join(filter(None, (_SPACE.sub(" ", line).strip() for line in text.split("\n"))))
+
+
+def _end_of_tag(markup: str, at: int) -> int:
+    """The offset behind the `>` of a tag; a `>` in a quoted value does not count."""
+    while found := _IN_TAG.search(markup, at):
+        at = found.end()
+        if found[0] == ">":
+            return at
+        if found["quote"]:
+            closed = markup.find(found["quote"], at)
+            at = len(markup) if closed < 0 else closed + 1
+    return len(markup)

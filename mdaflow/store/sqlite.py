@@ -63,8 +63,26 @@ class SqliteStore:
         db = sqlite3.connect(
             self._path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(_TABLE)
-        db.execute(_CLEAN, (time.time(),))
+        try:
+            _log_ahead(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(_TABLE)
+            db.execute(_CLEAN, (time.time(),))
+        except BaseException:
+            db.close()
+            raise
         return db
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Switch a new file to write-ahead logging, for which sqlite itself waits for nobody."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -121,6 +121,17 @@ def test_no_control_characters_in_the_log(site: MakeSite, tmp_path: Path) -> Non
     assert "from=<a\\r\\nb@x\\x1b[1m\\u2028>" in line
 
 
+def test_no_lines_of_users_in_the_log(site: MakeSite, tmp_path: Path) -> None:
+    """What a user wrote into his rules cannot look like a line of the log."""
+    forged = "2026-11-21 10:00:00,000 mdaflow/lmtp[1]: Q: to=<x>"
+    here = site(user=f'flag "a\\n{forged}\\u{{1b}}[2J"')
+    assert send(here).ok
+    lines = log_lines(tmp_path)
+    assert "unknown flag" in lines[0]
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines if line.startswith(forged)]
+
+
 def test_unknown_user(site: MakeSite, tmp_path: Path) -> None:
     """Nobody of that name is a permanent refusal, and makes no folder."""
     assert str(send(site(), "eve@example.org")).startswith("550 5.1.1 ")

@@ -151,6 +151,7 @@ def test_files_of_the_site(tmp_path: Path) -> None:
     (tmp_path / "20-b.rules").write_text('deliver to "B"')
     (tmp_path / "10-a.rules").write_text('list l = ["x"] also deliver to "A"')
     (tmp_path / "30-c.rules.old").write_text("nonsense")
+    (tmp_path / ".#20-b.rules").symlink_to("ann@host.1:2")  # an editor's lock
     program = site_program(str(tmp_path))
     assert program is not None
     assert [a.folder for a in run(program, Message(b"")).actions] == ["A", "B"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -21,10 +25,11 @@ rule "Board" when from is "ann@example.com" and subject starts with "urgent" {
 
 
 class Home:
-    """A home directory, and calls of the program by who lives there."""
+    """A home directory, and calls of the program by who lives there: if we are root, nobody."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.mail = self.write("m.eml", MAIL)
 
     def write(self, name: str, text: str | bytes) -> str:
@@ -34,11 +39,19 @@ class Home:
         path.chmod(0o600)
         return str(path)
 
-    def call(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def call(
+        self, *arguments: str, stdin: bytes = b"", program: Sequence[str] = (str(PROGRAM),)
+    ) -> subprocess.CompletedProcess[bytes]:
         environment = {"HOME": str(self.path), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        become: dict[str, Any] = {}
+        if self.owner is not None:
+            become = {"user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
+            for path in (self.path, *self.path.rglob("*")):
+                os.lchown(path, self.owner.pw_uid, self.owner.pw_gid)
         return subprocess.run(
-            [PROGRAM, *arguments], input=stdin, env=environment, capture_output=True, timeout=60
-        )
+            [*program, *arguments],
+            input=stdin, env=environment, capture_output=True, timeout=60, cwd="/", **become,
+        )  # fmt: skip
 
     def config(self, **more: object) -> str:
         """A site with bob@example.org, in a folder of root's or ours."""
@@ -54,13 +67,22 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home() -> Iterator[Home]:
+    with TemporaryDirectory(prefix="mdaflow-") as path:  # others may not enter pytest's
+        home = Home(Path(path))
+        try:
+            home.call("--version").check_returncode()
+        except PermissionError:  # the program is out of reach for nobody
+            home.owner = None
+        yield home
 
 
-def not_as_root() -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root delivers to nobody; tests/real delivers as another user")
+@pytest.fixture
+def unprivileged(home: Home) -> Home:
+    """A home of somebody who may deliver."""
+    if os.geteuid() == 0 and home.owner is None:
+        pytest.skip("root delivers nothing, and nobody cannot reach the program")
+    return home
 
 
 def test_tree(home: Home) -> None:
@@ -173,40 +195,60 @@ def test_exit_codes(home: Home, arguments: list[str], code: int) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_deliver(home: Home) -> None:
+def test_deliver(unprivileged: Home) -> None:
     """As a drop-in for procmail: standard input goes to the caller's Maildir."""
-    not_as_root()
-    home.write(".mdaflow/rules", RULES)
-    done = home.call("deliver", "-f", "ann@example.com", stdin=MAIL)
+    unprivileged.write(".mdaflow/rules", RULES)
+    done = unprivileged.call("deliver", "-f", "ann@example.com", stdin=MAIL)
     assert (done.returncode, done.stdout) == (0, b"")
-    [path] = (home.path / "Maildir/.Board/cur").iterdir()
+    [path] = (unprivileged.path / "Maildir/.Board/cur").iterdir()
     assert path.name.endswith(":2,F")
     assert path.read_bytes().startswith(b"Return-Path: <ann@example.com>\n")
     assert path.read_bytes().endswith(MAIL)
     assert b"status=delivered (maildir Board)" in done.stderr
 
 
-def test_deliver_with_broken_rules(home: Home) -> None:
+def test_deliver_from_postfix(unprivileged: Home) -> None:
+    """What Postfix's local(8) puts before a message, the line of an mbox, is none of it."""
+    before = b"From ann@example.com  Sat Nov 21 10:00:00 2026\nReturn-Path: <eve@example.com>\n"
+    assert (
+        unprivileged.call("deliver", "-f", "ann@example.com", stdin=before + MAIL).returncode == 0
+    )
+    [path] = (unprivileged.path / "Maildir/new").iterdir()
+    raw = path.read_bytes()
+    assert raw.endswith(MAIL)
+    assert raw.count(b"Return-Path") == 1
+    assert b"\nFrom " not in raw
+
+
+def test_program_as_a_module(home: Home) -> None:
+    """`python -m mdaflow` is the same program."""
+    done = home.call("test", home.mail, program=(sys.executable, "-m", "mdaflow"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == home.call("test", home.mail).stdout
+
+
+def test_deliver_with_broken_rules(unprivileged: Home) -> None:
     """Rules that do not compile lose nothing: the mail is in the inbox."""
-    not_as_root()
-    home.write(".mdaflow/rules", "deliver nowhere")
-    assert home.call("deliver", stdin=MAIL).returncode == 0
-    assert len(list((home.path / "Maildir/new").iterdir())) == 1
+    unprivileged.write(".mdaflow/rules", "deliver nowhere")
+    assert unprivileged.call("deliver", stdin=MAIL).returncode == 0
+    assert len(list((unprivileged.path / "Maildir/new").iterdir())) == 1
 
 
-def test_deliver_refused(home: Home) -> None:
+def test_deliver_refused(unprivileged: Home) -> None:
     """A rule of the site that refuses is told by exit code 77, and its text."""
-    not_as_root()
-    home.write("before/1.rules", 'reject "no thanks"')
-    done = home.call("deliver", "--config", home.config(), "-d", "bob@example.org", stdin=MAIL)
+    unprivileged.write("before/1.rules", 'reject "no thanks"')
+    done = unprivileged.call(
+        "deliver", "--config", unprivileged.config(), "-d", "bob@example.org", stdin=MAIL
+    )
     assert done.returncode == 77
     assert b"no thanks" in done.stderr
 
 
-def test_deliver_to_nobody(home: Home) -> None:
+def test_deliver_to_nobody(unprivileged: Home) -> None:
     """A user who is not there: 67."""
-    not_as_root()
-    done = home.call("deliver", "--config", home.config(), "-d", "eve@example.org", stdin=MAIL)
+    done = unprivileged.call(
+        "deliver", "--config", unprivileged.config(), "-d", "eve@example.org", stdin=MAIL
+    )
     assert done.returncode == 67
 
 
@@ -222,6 +264,7 @@ def test_deliver_as_root(home: Home) -> None:
     """Root never delivers: without a user to become, the mail is held."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    home.owner = None
     done = home.call("deliver", stdin=MAIL)
     assert done.returncode == 75
     assert b"name the unprivileged user of the mail" in done.stderr

@@ -80,13 +80,17 @@ class Child:
         self._process.terminate()
         try:
             code = self._process.wait(PATIENCE)
-            until(lambda: not _session(self.pid), "the end of all its processes")
-            return code
-        finally:
+            until(lambda: not _session(self.pid), "the end of its processes", self._others)
+        except BaseException:
             for pid in _session(self.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.wait()
+            raise
+        return code
+
+    def _others(self) -> list[bytes]:
+        return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _session(self.pid)]
 
 
 def _session(leader: int) -> list[int]:

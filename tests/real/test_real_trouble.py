@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from email import message_from_bytes
 
 import pytest
 from children import PATIENCE, until
@@ -48,8 +49,7 @@ def all_came_once(site: MailSystem, user: User, count: int) -> None:
     site.settle()
     mails = site.dovecot.fetch(user.address)
     assert len(mails) == count
-    ids = [line for m in mails for line in m.raw.splitlines() if line.startswith(b"Message-I")]
-    assert len(set(ids)) == count
+    assert len({message_from_bytes(mail.raw)["Message-ID"] for mail in mails}) == count
     assert list((user.maildir / "tmp").iterdir()) == []
     outcomes = set(site.mdaflow.outcomes(user.address))
     assert outcomes <= {"delivered", "deferred"}

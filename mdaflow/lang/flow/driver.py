@@ -22,17 +22,26 @@ class Token(str):
     start_pos: int
     end_pos: int
 
+    @property
+    def outer(self) -> tuple[int, int]:
+        """As a Tree has it."""
+        return self.start_pos, self.end_pos
+
 
 class Tree:
-    """A node: the name of its rule, what is below it, and its offsets."""
+    """A node: the name of its rule, what is below it, and its offsets.
 
-    __slots__ = ("children", "data", "end_pos", "start_pos")
+    `outer` are the offsets with the parentheses around it, which belong to the node above.
+    """
+
+    __slots__ = ("children", "data", "end_pos", "outer", "start_pos")
 
     def __init__(self, data: str, children: list[Any], start_pos: int, end_pos: int) -> None:
         self.data = data
         self.children = children
         self.start_pos = start_pos
         self.end_pos = end_pos
+        self.outer = start_pos, end_pos
 
     @property
     def meta(self) -> Tree:
@@ -115,8 +124,12 @@ def _node(name: str, below: list[Any], children: list[Any], nones: int, alone: b
         else:
             inside.append(child)
     inside.extend([None] * nones)
-    if alone and len(inside) == 1:
+    if alone and len(below) == 1:
         return inside[0]
-    placed = [node for node in below if node.end_pos]
-    start, end = (placed[0].start_pos, placed[-1].end_pos) if placed else (0, 0)
+    placed = [node.outer for node in below if node.end_pos]
+    start, end = (placed[0][0], placed[-1][1]) if placed else (0, 0)
+    if alone and len(inside) == 1:
+        if isinstance(inside[0], Tree):
+            inside[0].outer = start, end
+        return inside[0]
     return Tree(name, inside, start, end)

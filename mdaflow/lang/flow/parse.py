@@ -16,7 +16,7 @@ from . import driver
 MAX_PIECES = 200_000
 """Words, strings and signs of a text; it takes some 10 µs to read one."""
 
-_PIECE = re.compile(r'#[^\n]*|"(?:[^"\\\n]|\\.)*+"|[\w.]+|[^\w\s]')
+_PIECE = re.compile(r'#[^\n]*|"(?:[^"\\\n]++|\\.){0,65535}"|[\w.]+|[^\w\s]')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 

@@ -1,0 +1,110 @@
+"""The stores: what is kept, for how long, and by whom it is seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mdaflow.store import Store
+from mdaflow.store.memory import MemoryStore
+from mdaflow.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "state/state.sqlite")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, file: str) -> Store:
+    return MemoryStore() if request.param == "memory" else SqliteStore(file)
+
+
+def test_kept(store: Store) -> None:
+    """A value is there until it is replaced; others are not touched."""
+    assert store.get("a") is None
+    store.put("a", "1")
+    store.put("b", "ü\0\n" * 100_000)
+    store.put("a", "2")
+    assert (store.get("a"), store.get("b"), store.get("A")) == ("2", "ü\0\n" * 100_000, None)
+
+
+def test_time_to_live(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value is gone when its time is over, and can be put again."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    store.put("a", "1", 10)
+    store.put("b", "1", 0)
+    store.put("c", "1")
+    assert (store.get("a"), store.get("b"), store.get("c")) == ("1", None, "1")
+    now += 10
+    assert (store.get("a"), store.get("c")) == (None, "1")
+    store.put("a", "2", 10)
+    assert store.get("a") == "2"
+
+
+def test_after_a_restart(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was put is there when the file is opened again, but for what is over by then."""
+    store = SqliteStore(file)
+    store.put("a", "1")
+    store.put("b", "1", 10)
+    store.close()
+    later = time.time() + 20
+    monkeypatch.setattr(time, "time", lambda: later)
+    again = SqliteStore(file)
+    assert (again.get("a"), again.get("b")) == ("1", None)
+    store.close()
+    assert store.get("a") == "1"
+
+
+def test_nothing_is_opened_before_its_use(file: str) -> None:
+    """A store that nobody uses makes no file: a server forks before its first use."""
+    SqliteStore(file).close()
+    assert not Path(file).exists()
+
+
+WRITER = """
+import sys
+from mdaflow.store.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+for number in range(50):
+    store.put(f"{sys.argv[2]} {number}", "x" * 1000)
+    store.put("last", sys.argv[2])
+"""
+
+
+def test_many_processes(file: str) -> None:
+    """Processes that begin and write at the same time lose nothing and wait for each other."""
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, file, str(n)]) for n in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    store = SqliteStore(file)
+    assert all(store.get(f"{n} {number}") for n in range(4) for number in range(50))
+    assert store.get("last") in ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("spoil", ["file for a folder", "folder", "no database", "nowhere"])
+def test_unusable(file: str, spoil: str) -> None:
+    """A store that cannot be used says so with OSError, and works again when it can."""
+    path = Path(file)
+    if spoil == "file for a folder":
+        path.parent.write_text("x")
+    elif spoil == "folder":
+        path.mkdir(parents=True)
+    elif spoil == "no database":
+        path.parent.mkdir()
+        path.write_text("this is none" * 100)
+    else:
+        file = "/proc/none/state.sqlite"
+    store = SqliteStore(file)
+    with pytest.raises(OSError, match=r"state|none"):
+        store.get("a")
+    with pytest.raises(OSError, match=r"state|none"):
+        store.put("a", "1")
+    if spoil == "no database":
+        path.unlink()
+        store.put("a", "1")
+        assert store.get("a") == "1"
