@@ -146,6 +146,10 @@ LIMITS = {
         f'if subject matches "*{"x" * 200_000}" {{}}',
         "1:20: this pattern is too large",
     ),
+    "lists": (
+        "list known = [" + '"a", ' * 1000 + "]\n" + "if subject contains known {}\n" * 501,
+        "502:21: the lists of all tests up to this one are too long together",
+    ),
     "patterns": (
         "if subject matches /\\pL+/ {}\n" * (check.MAX_INSTRUCTIONS // 500),
         ": all patterns up to this one are too large together",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import re
 import sys
 import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +28,14 @@ FIELDS = (
 
 _IN_BRACKETS = {"to", "orig_to", "from"}
 _OPTIONAL = {"orig_to", "message-id", "rule", "where"}
+
+
+_WORD = re.compile(r"<?[^\s,<>]*>?")
+_BREAK = re.compile(r"[\s,<>]")  # what could look like the end of a field
+
+
+def _hex(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def escaped(text: str) -> str:
@@ -59,7 +69,8 @@ def _line(queue_id: str, fields: dict[str, Any]) -> str:
             quoted = text.replace('"', "'")
             words.append(f'rule="{quoted}" ({escaped(fields["where"])})')
         else:
-            words.append(f"{name}=<{text}>" if name in _IN_BRACKETS else f"{name}={text}")
+            word = text if _WORD.fullmatch(text) else _BREAK.sub(_hex, text)
+            words.append(f"{name}=<{word}>" if name in _IN_BRACKETS else f"{name}={word}")
     return f"{escaped(queue_id) or 'NOQUEUE'}: {', '.join(words)} ({escaped(fields['reason'])})"
 
 
@@ -107,13 +118,46 @@ class _Format(logging.Formatter):
         return json.dumps(entry, ensure_ascii=True)
 
 
-def set_up(config: Log) -> None:
-    """Send the log where the configuration says. Raises OSError when that cannot be opened."""
-    handler = _handler(config.to)
-    handler.setFormatter(_Format(config.format, config.to != "syslog"))
-    log.handlers[:] = [handler]
+def set_up(config: Log, *, tell: bool = False) -> None:
+    """Send the log where the configuration says; with `tell`, errors to standard error too.
+
+    Raises OSError when the log cannot be opened.
+    """
+    handlers = [_handler(config.to)]
+    handlers[0].setFormatter(_Format(config.format, config.to != "syslog"))
+    if tell and config.to != "stderr":  # who starts a server shall see why it does not
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[1].setFormatter(_Format("text", True))
+        handlers[1].setLevel(logging.ERROR)
+    log.handlers[:] = handlers
     log.setLevel(config.level.upper())
     log.propagate = False
+
+
+class _File(logging.handlers.WatchedFileHandler):
+    """A file that may be rotated away. What cannot be written there goes to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except Exception:  # the file's folder may be closed to us: no reason to fail a delivery
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _to_stderr(self, record)
+
+
+class _Syslog(logging.handlers.SysLogHandler):
+    """syslog. What it does not take goes to standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _to_stderr(self, record)
+
+
+def _to_stderr(handler: logging.Handler, record: logging.LogRecord) -> None:
+    with suppress(Exception):  # there is nobody left to tell
+        sys.stderr.write(f"{handler.format(record)}\n")
+        sys.stderr.flush()
 
 
 def _handler(to: str) -> logging.Handler:
@@ -121,5 +165,5 @@ def _handler(to: str) -> logging.Handler:
         return logging.StreamHandler(sys.stderr)
     if to == "syslog":
         address, mail = "/dev/log", logging.handlers.SysLogHandler.LOG_MAIL
-        return logging.handlers.SysLogHandler(address, mail)
-    return logging.handlers.WatchedFileHandler(to, encoding="utf-8")
+        return _Syslog(address, mail)
+    return _File(to, encoding="utf-8")

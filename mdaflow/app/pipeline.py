@@ -22,7 +22,9 @@ from mdaflow.errors import (
     INTERNAL,
     RECIPIENT_OK,
     MailError,
+    PermFail,
     Status,
+    TempFail,
     from_oserror,
 )
 from mdaflow.mail.envelope import Envelope
@@ -53,7 +55,7 @@ def deliver_message(
     ident = _ident()
     decided: Plan | None = None
     try:
-        user = user or find_user(site, envelope.recipient)
+        user = user or _accepted(site, envelope.recipient)
         programs = stages_for(site, user) if programs is None else programs
         decided = decide(site, programs, message, envelope)
         mailbox = parse_mailbox(user.mailbox, user.home)
@@ -71,6 +73,14 @@ def deliver_message(
     _log(message, envelope, decided, done)
     status = done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
+
+
+def _accepted(site: Site, address: str) -> User:
+    """The user of a recipient that was accepted: who is gone since may come back (P4)."""
+    try:
+        return find_user(site, address)
+    except PermFail as error:
+        raise TempFail(INTERNAL, f"{error} any more") from error
 
 
 def _ident() -> str:
@@ -114,8 +124,8 @@ class Courier:
         try:
             find_user(self._site, recipient)
         except MailError as error:
-            if error.status.temporary:
-                log.warning("<%s>: %s", recipient, error)
+            level = logging.WARNING if error.status.temporary else logging.INFO
+            log.log(level, "<%s>: refused at RCPT: %s", recipient, error)
             return error.status
         return RECIPIENT_OK
 

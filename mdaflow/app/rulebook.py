@@ -138,7 +138,9 @@ class UserRules:
             return "has more than one link"
         if about.st_mode & 0o022:
             return "writable by others than its owner (chmod go-w)"
-        folder = os.stat(os.path.dirname(path))
+        folder = os.lstat(os.path.dirname(path))
+        if stat.S_ISLNK(folder.st_mode):
+            return "in a folder that is a symbolic link"
         if about.st_uid not in (0, os.geteuid(), folder.st_uid):
             return "owned by somebody else"
         if folder.st_mode & 0o002:
@@ -155,11 +157,12 @@ class UserRules:
             return self._last_good(path, key)
         from mdaflow.lang.dump import dump
 
+        stage = Stage(program)
         try:
             self._store.put(key, dump(program))
         except OSError as error:
             log.warning("the good version of %s cannot be kept: %s", path, error)
-        return Stage(program)
+        return stage
 
     def _last_good(self, path: str, key: str) -> Stage | None:
         from mdaflow.lang.check import check

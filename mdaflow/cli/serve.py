@@ -19,7 +19,7 @@ def command(config: str | None) -> int:
 
     settings = read_config(config)
     try:
-        log.set_up(settings.log)
+        log.set_up(settings.log, tell=True)
     except OSError as error:
         raise ConfigError((f"log: {settings.log.to}: {error.strerror}",)) from error
     rehearse()
@@ -28,5 +28,5 @@ def command(config: str | None) -> int:
 
 def _again(config: str | None) -> Config:
     settings = read_config(config)
-    log.set_up(settings.log)
+    log.set_up(settings.log, tell=True)
     return settings

@@ -19,7 +19,7 @@ from mdaflow.lang.subjects import SUBJECTS
 
 from .facts import values
 from .plan import EvaluationError, Event
-from .texts import Pieces, compile_text, folder, plain
+from .texts import Pieces, compile_text, folder, length, plain
 
 if TYPE_CHECKING:
     from .run import Run
@@ -54,15 +54,16 @@ Lists = dict[str, tuple[str, ...]]
 def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None) -> Compiled:
     """The statements of a block as one step; lists are known from their declaration on."""
     lists = {} if lists is None else lists
-    steps: list[Compiled] = []
+    steps: list[tuple[Span, Compiled]] = []
     for statement in statements:
         if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Items):
             lists[statement.name] = statement.value.entries
         else:
-            steps.append(_STATEMENTS[type(statement)](statement, lists))
+            steps.append((statement.span, _STATEMENTS[type(statement)](statement, lists)))
 
     def block(run: Run) -> Step:
-        for step in steps:
+        for span, step in steps:
+            run.watch(span)
             if how := step(run):
                 return how
         return CONTINUE
@@ -79,7 +80,6 @@ def _branch(node: ir.Branch, lists: Lists) -> Compiled:
     span, name, text = node.span, node.name, node.text
 
     def branch(run: Run) -> Step:
-        run.watch(span)
         rule, captures, depth = run.rule, run.captures, run.depth
         run.pending = {}
         at = len(run.trace) if run.trace is not None else 0
@@ -129,7 +129,11 @@ def _assign(node: ir.Assign, lists: Lists) -> Compiled:
     name, get = node.name, compile_text(node.value)
 
     def assign(run: Run) -> Step:
+        run.texts_left += length(run.variables.get(name, ()))
         run.variables[name] = get(run)
+        run.texts_left -= length(run.variables[name])
+        if run.texts_left < 0:
+            raise EvaluationError(node.span, "the variables are too large together")
         return CONTINUE
 
     return assign
@@ -192,7 +196,7 @@ def _not(test: Test, *, whole: bool) -> Test:
 
 
 def _compare(node: ir.Compare, lists: Lists) -> Test:
-    subject, every = node.subject, node.every
+    subject, every, span = node.subject, node.every, node.span
     matches = None if node.relation == "exists" else _match(node, lists)
     key = (subject.name, subject.part, subject.arguments, subject.raw)
 
@@ -201,14 +205,15 @@ def _compare(node: ir.Compare, lists: Lists) -> Test:
             found: Any = run.cache[key]
         else:
             found = run.cache[key] = values(run.context, subject)
+        run.watch(span)
         if not found:
             held = False
         elif matches is None:
             held = True
         elif every:
-            held = all(matches(run, value) for value in found)
+            held = all(matches(run, value) for value in run.watched(span, found))
         else:
-            held = any(matches(run, value) for value in found)
+            held = any(matches(run, value) for value in run.watched(span, found))
         if run.trace is not None:
             _trace(run, node, found, held)
         return held
@@ -311,7 +316,7 @@ def _literal_match(node: ir.Compare, wanted: str) -> Match:
 
 def _search(span: Span, pattern: Any) -> Match:
     names: tuple[str, ...] = tuple(pattern.groupindex)
-    longest = MAX_STEPS // pattern.programsize
+    longest = MAX_STEPS // (pattern.programsize * (pattern.groups + 1))
 
     def search(run: Run, value: Sequence[str]) -> bool:
         for text in value:

@@ -25,6 +25,8 @@ from .plan import EvaluationError as EvaluationError  # callers of `run` look fo
 
 T = TypeVar("T")
 MAX_ACTIONS = 64
+MAX_VARIABLES = 4 << 20
+"""Characters of all variables together."""
 MAX_CPU = 1.0
 """Seconds of CPU that all stages of one run may take (P31)."""
 LOOK = 0.01
@@ -55,6 +57,7 @@ class Run:
         self.owner = "user"
         self.acted = False
         """The stage has planned an action."""
+        self.texts_left = MAX_VARIABLES
         self.rule = ""
         self.depth = 0
         self.trace: list[Event] | None = [] if traced else None
@@ -138,6 +141,7 @@ def _stage(state: Run, stage: Stage, errors: list[str]) -> Step:
     before, flags = state.actions, state.flags
     state.owner, state.acted = stage.owner, False
     state.variables, state.captures = {}, {}
+    state.texts_left = MAX_VARIABLES
     state.rule, state.depth = "", 0
     try:
         return stage.block(state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdaflow.lang import ir
 from mdaflow.lang.subjects import SUBJECTS, split
@@ -45,6 +45,7 @@ def compile_text(text: ir.Text) -> Callable[[Run], Pieces]:
         found: list[tuple[str, bool]] = []
         size = 0
         for piece in (piece for get in getters for piece in get(run) if piece[0]):
+            run.watch(text.span)
             size += len(piece[0])
             if size > MAX_TEXT:  # a text that is put into itself doubles each time
                 raise EvaluationError(text.span, f"a text of more than {MAX_TEXT:,} characters")
@@ -81,11 +82,14 @@ def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
 
 
 def _first(run: Run, subject: ir.Subject) -> str:
-    found = values(run.context, subject)
+    key = (subject.name, subject.part, subject.arguments, subject.raw)
+    if key not in run.cache:
+        run.cache[key] = values(run.context, subject)
+    found: Any = run.cache[key]
     if not found:
         return ""
     first = found[0]
-    return f"{first:.0f}" if isinstance(first, float) else first[0]
+    return f"{first:.0f}" if isinstance(first, float) else str(first[0])
 
 
 def _filtered(text: str, filters: tuple[tuple[str, int], ...]) -> str:
@@ -110,6 +114,11 @@ _FILTERS: dict[str, Callable[[str, int], str]] = {
 def plain(pieces: Pieces) -> str:
     """The text itself."""
     return "".join(piece for piece, _ in pieces)
+
+
+def length(pieces: Pieces) -> int:
+    """Characters."""
+    return sum(len(piece) for piece, _ in pieces)
 
 
 def folder(pieces: Pieces) -> str:

@@ -19,6 +19,10 @@ from .subjects import SUBJECTS, split, type_of
 MAX_ACTIONS = 64
 RE2_MEMORY = 2 << 20
 """Bytes that one compiled pattern may take."""
+MAX_ENTRIES = 500_000
+"""Entries of the lists of all tests, each list counted as often as it is used."""
+MAX_GROUPS = 32
+"""Groups of one regular expression: RE2 copies them at each step."""
 MAX_INSTRUCTIONS = 500_000
 """Instructions of all patterns of a program; each takes some 100 bytes, and time to search."""
 
@@ -102,6 +106,7 @@ class _Check:
         self.actions = actions
         self.problems: list[Problem] = []
         self.instructions = 0
+        self.entries = 0
         self.lists: dict[str, ir.Items] = {}
         self.variables: set[str] = set()
         self.captures: list[set[str]] = []
@@ -236,8 +241,14 @@ class _Check:
             self.problem(span, f"unknown subject '{name}'{hint}")
 
     def _operand(self, test: ir.Compare, operand: ir.Value, comparing: bool) -> None:
-        if isinstance(operand, ir.Items) and operand.name:
-            self._named_list(operand)
+        if isinstance(operand, ir.Items):
+            if operand.name:
+                self._named_list(operand)
+            self.entries += len(self._literals(operand))
+            if self.entries > MAX_ENTRIES:
+                message = "the lists of all tests up to this one are too long together"
+                self.problem(operand.span, message)
+                raise _Enough
         if isinstance(operand, ir.Text):
             self.text(operand)
         if comparing and not isinstance(operand, ir.Number):
@@ -273,6 +284,9 @@ class _Check:
                 self.problem(pattern.span, f"not a regular expression of RE2: {error}")
                 return
             self._count(pattern.span, compiled)
+            if compiled.groups > MAX_GROUPS:
+                message = f"more than {MAX_GROUPS} groups; write (?:…) for those not captured"
+                self.problem(pattern.span, message)
             for name in compiled.groupindex:
                 if name in SUBJECTS or name in self.lists or name in self.variables:
                     self.problem(pattern.span, f"the group '{name}' has the name of something else")

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from mdaflow.errors import MdaflowError
@@ -114,7 +115,9 @@ def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean '…'?` for the word that was probably meant, else nothing."""
     from difflib import get_close_matches  # only errors pay for it
 
-    close = get_close_matches(word, list(known), 1, 0.6)
+    # the comparison is slow: a file with thousands of names must not make it slow for others
+    alike = (name for name in known if abs(len(name) - len(word)) < 5 and len(name) < 60)
+    close = get_close_matches(word[:60], list(islice(alike, 200)), 1, 0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

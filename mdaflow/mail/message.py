@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported 
     from .mime import Part
 
 MAX_TEXT = 4 << 20
+MAX_READ = 8 << 20
 
 
 class Message:
@@ -86,13 +87,17 @@ class Message:
 
     @cached_property
     def body(self) -> str:
-        """The text that a person reads: of all text parts, HTML as text; 4 MiB of it."""
+        """The text that a person reads: of all text parts, HTML as text; 4 MiB of it.
+
+        Parts behind the first 8 MiB of text, as they are in the message, are not read.
+        """
         texts: list[str] = []
-        left = MAX_TEXT
+        left, unread = MAX_TEXT, MAX_READ
         for part in self.parts:
-            if left > 0 and not part.attached:
+            if left > 0 and unread > 0 and not part.attached:
                 texts.append(_readable(part)[:left])
                 left -= len(texts[-1])
+                unread -= part.end - part.start
         return "\n".join(texts)
 
     @property

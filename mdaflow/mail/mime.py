@@ -20,6 +20,9 @@ MAX_PARTS = 10_000
 MAX_DEPTH = 64
 MAX_TEXT = 8 << 20
 MAX_PARAMETERS = 4 << 10
+MAX_SEMICOLONS = 100
+MAX_HEAD = 64 << 10
+"""Bytes of a part's header, but for the first, in which its type is looked for."""
 _READ = (b"content-type", b"content-transfer-encoding", b"content-disposition")
 _TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
 
@@ -76,20 +79,9 @@ def _base64(raw: bytes) -> bytes:
         return binascii.a2b_base64(clean[: len(clean) // 4 * 4])
 
 
-def _uuencode(raw: bytes) -> bytes:
-    part = EmailPart()
-    part["Content-Transfer-Encoding"] = "x-uuencode"
-    part.set_payload(raw.decode("ascii", "surrogateescape"))
-    decoded = part.get_payload(decode=True)
-    return decoded if isinstance(decoded, bytes) else raw
-
-
-# `email` would take a copy of the whole as text for each of these, but for the last
 _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "base64": _base64,
     "quoted-printable": binascii.a2b_qp,
-    "x-uuencode": _uuencode,
-    "uuencode": _uuencode,
 }
 
 
@@ -117,9 +109,12 @@ def _head(raw: bytes, start: int, end: int) -> tuple[Part, bytes]:
     head_end = header.block_end(raw, start, end)
     body = head_end + raw.startswith(b"\n", head_end, end)
     part = EmailPart()
-    for name, _, value, stop in header.fields(raw, start, head_end):
+    examined = min(head_end, start + MAX_HEAD) if start else head_end
+    for name, _, value, stop in header.fields(raw, start, examined):
         if name in _READ and name.decode() not in part:
-            part[name.decode()] = header.text_of(header.unfold(raw[value:stop][:MAX_PARAMETERS]))
+            text = header.text_of(header.unfold(raw[value:stop][:MAX_PARAMETERS]))
+            # `email` needs the square of the semicolons to take a field apart
+            part[name.decode()] = ";".join(text.split(";")[:MAX_SEMICOLONS])
     return _leaf(raw, body, end, part), _boundary(part)
 
 

@@ -10,13 +10,15 @@ import re
 import time
 
 from .envelope import Envelope
+from .header import MAX_BLOCK
 from .message import Message
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _OURS = re.compile(
-    rb"^(?:return-path|x-mdaflow-[!-9;-~]*)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?", re.I | re.M
+    rb"^(?:return-path|x-mdaflow-[!-9;-~]*)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?",
+    re.I | re.M,
 )
 
 
@@ -67,6 +69,8 @@ def stored(message: Message, prefix: bytes) -> list[bytes | memoryview]:
     raw, end = message.raw, message.header_end
     if end == 0 and raw[:1] not in (b"", b"\n"):
         return [prefix, b"\n", raw]  # it has no header: ours must not swallow the text
-    if _OURS.search(raw, 0, end):
-        return [prefix, _OURS.sub(b"", raw[:end]), memoryview(raw)[end:]]
+    # what is examined of a header is searched; a field that begins there is removed whole
+    examined = raw.find(b"\n", min(end, MAX_BLOCK), end) + 1 or end
+    if _OURS.search(raw, 0, examined):
+        return [prefix, _OURS.sub(b"", raw[:examined]), memoryview(raw)[examined:]]
     return [prefix, raw]

@@ -53,8 +53,10 @@ class FolderUsers:
             home = os.path.join(self.root, domain, name)
             if _is_folder(home):
                 return User(f"{name}@{domain}", home, self.mailbox)
-        if not _is_folder(self.root):
-            raise TempFail(INTERNAL, f"{self.root}: the folder of the users is not there")
+        if not _has_folders(self.root):
+            raise TempFail(
+                INTERNAL, f"{self.root}: the users' folders are not there (not mounted?)"
+            )
         return None
 
     def _names(self, local: str) -> Iterator[str]:
@@ -80,4 +82,15 @@ def _is_folder(path: str) -> bool:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return False
+        raise from_oserror(error) from error
+
+
+def _has_folders(root: str) -> bool:
+    """Is anything in the tree? An empty one may be the mount point of a disk that is away."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
         raise from_oserror(error) from error

@@ -203,7 +203,10 @@ class Crew:
         job = self._queue.get()
         if job is None:
             return False
-        status = job.run()
+        try:
+            status = job.run()
+        except BaseException:  # even the log may fail; the thread and its client must not
+            status = INTERNAL
         try:
             self._loop.call_soon_threadsafe(self._finish, job, status)
         except RuntimeError:  # the loop was closed: nobody is left to be told

@@ -134,7 +134,9 @@ def test_no_lines_of_users_in_the_log(site: MakeSite, tmp_path: Path) -> None:
 
 def test_unknown_user(site: MakeSite, tmp_path: Path) -> None:
     """Nobody of that name is a permanent refusal, and makes no folder."""
-    assert str(send(site(), "eve@example.org")).startswith("550 5.1.1 ")
+    here = site()
+    assert str(pipeline.Courier(here).check("eve@example.org")).startswith("550 5.1.1 ")
+    assert send(here, "eve@example.org").code == 451  # was accepted, so may come back
     assert sorted(os.listdir(tmp_path / "mail/example.org")) == ["bob"]
 
 
@@ -144,6 +146,37 @@ def test_mail_root_away(site: MakeSite, tmp_path: Path) -> None:
     (tmp_path / "mail").rename(tmp_path / "elsewhere")
     assert send(here).code == 451
     assert not (tmp_path / "mail").exists()
+
+
+def test_empty_mail_root(site: MakeSite, tmp_path: Path) -> None:
+    """An empty folder may be the mount point of a disk that is away: nobody is unknown."""
+    here = site()
+    (tmp_path / "mail").rename(tmp_path / "elsewhere")
+    (tmp_path / "mail").mkdir()
+    assert pipeline.Courier(here).check("bob@example.org").code == 451
+
+
+def test_log_that_cannot_be_written(
+    site: MakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log that was rotated away into nowhere delays no mail; its lines go to standard error."""
+    here = site()
+    send(here)
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    (tmp_path / "log").mkdir()  # cannot be opened for writing, not even by root
+    assert send(here).ok
+    assert send(here).ok
+    assert capsys.readouterr().err.count("status=delivered (maildir INBOX)") == 2
+    assert len(stored(tmp_path)) == 3
+
+
+def test_forged_fields_of_the_log(site: MakeSite, tmp_path: Path) -> None:
+    """What a sender wrote cannot look like fields of ours."""
+    mail = Message(b"Message-ID: <a>, size=1, dsn=5.7.1, status=rejected (x)\n\n")
+    pipeline.deliver_message(site(), mail, Envelope("a> b=<c@x", "bob@example.org"))
+    [line] = log_lines(tmp_path)
+    assert line.count(" size=") == line.count(" dsn=") == line.count(" status=") == 1
+    assert "from=<a\\x3e\\x20b=\\x3cc@x>, " in line
 
 
 def test_bug_is_temporary(site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

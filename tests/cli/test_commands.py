@@ -29,7 +29,7 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self.user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self.mail = self.write("m.eml", MAIL)
 
     def write(self, name: str, text: str | bytes) -> str:
@@ -44,10 +44,11 @@ class Home:
     ) -> subprocess.CompletedProcess[bytes]:
         environment = {"HOME": str(self.path), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
         become: dict[str, Any] = {}
-        if self.owner is not None:
-            become = {"user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
+        if os.geteuid() == 0:
+            uid, gid = self.user.pw_uid, self.user.pw_gid
+            become = {"user": uid, "group": gid, "extra_groups": []}
             for path in (self.path, *self.path.rglob("*")):
-                os.lchown(path, self.owner.pw_uid, self.owner.pw_gid)
+                os.lchown(path, uid, gid)
         return subprocess.run(
             [*program, *arguments],
             input=stdin, env=environment, capture_output=True, timeout=60, cwd="/", **become,
@@ -73,14 +74,14 @@ def home() -> Iterator[Home]:
         try:
             home.call("--version").check_returncode()
         except PermissionError:  # the program is out of reach for nobody
-            home.owner = None
+            home.user = pwd.getpwuid(0)
         yield home
 
 
 @pytest.fixture
 def unprivileged(home: Home) -> Home:
     """A home of somebody who may deliver."""
-    if os.geteuid() == 0 and home.owner is None:
+    if home.user.pw_uid == 0:
         pytest.skip("root delivers nothing, and nobody cannot reach the program")
     return home
 
@@ -264,7 +265,7 @@ def test_deliver_as_root(home: Home) -> None:
     """Root never delivers: without a user to become, the mail is held."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    home.owner = None
+    home.user = pwd.getpwuid(0)
     done = home.call("deliver", stdin=MAIL)
     assert done.returncode == 75
     assert b"name the unprivileged user of the mail" in done.stderr

@@ -37,6 +37,10 @@ TOO_MUCH = {
         'set a = "{subject}"\n' + 'set a = "{a}{a}"\n' * 40 + 'deliver to "x"',
         "a text of more than 1,048,576 characters",
     ),
+    "variables together": (
+        "\n".join(f'set v{n} = "{{body|first 999999}}"' for n in range(5)),
+        "the variables are too large together",
+    ),
     "text in a folder": ('deliver to "{body}"', "a text of more than 1,048,576 characters"),
     "glob from a body": (
         'if subject matches "*{body|first 900000}" { discard }',

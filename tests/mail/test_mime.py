@@ -133,8 +133,7 @@ CONTENTS = {
     "junk": (b"base64", b"QU!J\xffD", b"ABC"),
     "quoted-printable": (b"quoted-printable", b"a=C3=BC=\nb =\n", "aüb ".encode()),
     "broken quoted-printable": (b"quoted-printable", b"a=ZZ=", b"a=ZZ"),
-    "uuencode": (b"x-uuencode", b"begin 644 a\n#0V%T\n`\nend\n", b"Cat"),
-    "broken uuencode": (b"uuencode", b"no\n", b"no\n"),
+    "uuencode": (b"x-uuencode", b"begin 644 a\n#0V%T\n`\nend\n", b"begin 644 a\n#0V%T\n`\nend\n"),
     "8bit": (b"8bit", b"\xff\x00", b"\xff\x00"),
     "unknown": (b"x-none", b"QUJD", b"QUJD"),
 }

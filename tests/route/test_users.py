@@ -96,9 +96,12 @@ def test_first_source(root: Path, tmp_path: Path) -> None:
 
 
 def test_tree_away(root: Path, tmp_path: Path) -> None:
-    """When the tree is not there nobody is unknown, also not to a later source."""
-    away = FolderUsers(str(tmp_path / "not mounted"), "a:")
-    with pytest.raises(TempFail, match="not there"):
+    """When the tree is not there, or empty, nobody is unknown, also not to a later source."""
+    away = FolderUsers(str(tmp_path / "away"), "a:")
+    with pytest.raises(TempFail, match="not mounted"):
+        away.find("bob@example.org")
+    (tmp_path / "away").mkdir()
+    with pytest.raises(TempFail, match="not mounted"):
         away.find("bob@example.org")
     with pytest.raises(TempFail):
         find([away, FolderUsers(str(root), "b:")], "bob@example.org")

@@ -70,6 +70,16 @@ _HINTS = {
     ("else", "IF"): "; did you mean 'elif'?",
     ("header", "WORD"): '; a name stands in quotes, header "X"',
 }
+# Words of other filters, and what they are here.
+_FOREIGN = {
+    "fileinto": "; did you mean 'deliver to'?",
+    "move": "; did you mean 'deliver to'?",
+    "copy": "; did you mean 'also deliver to'?",
+    "addflag": "; did you mean 'flag'?",
+    "setflag": "; did you mean 'flag'?",
+    "elsif": "; did you mean 'elif'?",
+    **dict.fromkeys(("redirect", "forward", "vacation", "pipe"), "; rules cannot send mail"),
+}
 _LAST_WORD = re.compile(r"(\w+)\s*\Z")
 
 
@@ -155,6 +165,11 @@ class _Explainer:
         before = _LAST_WORD.search(self.source.text[max(0, start - 40) : start])
         if before and (before[1], token.type) in _HINTS:
             return _HINTS[before[1], token.type]
+        quoted = "STRING" in accepted and not accepted & {"WORD", "IS", "IF", "WHEN"}
+        if token.type == "WORD" and quoted:
+            return f'; a text stands in quotes: "{token[:40]}"'
+        if token.type == "WORD" and token in _FOREIGN:
+            return _FOREIGN[token]
         words = [name.lower() for name in accepted - JUNK.keys() - _NAMES.keys()]
         return near(str(token), words) if token.type == "WORD" else ""
 

@@ -19,6 +19,12 @@ MAX_DEPTH = 32
 MAX_ELIFS = 100
 MAX_RULES = 10_000
 
+_RESERVED = frozenset((
+    "quarantine", "forward", "pipe", "filter", "reply", "notify", "add", "remove", "log",
+    "remember", "learn", "import", "alias", "test", "given", "expect", "within", "per",
+))  # fmt: skip
+"""Words of the language to come: no name may be one, so that files stay right."""
+
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 
@@ -127,12 +133,17 @@ class _Lowering:
 
     def _list(self, node: Node) -> ir.Statement:
         name, items = node.children
-        return ir.Assign(self.span(name), str(name), self._items(items))
+        return ir.Assign(self.span(name), self._name(name), self._items(items))
 
     def _set(self, node: Node) -> ir.Statement:
         name, value = node.children
         lowered = self._items(value) if value.data == "items" else self._string(value)
-        return ir.Assign(self.span(name), str(name), lowered)
+        return ir.Assign(self.span(name), self._name(name), lowered)
+
+    def _name(self, token: Node) -> str:
+        if token in _RESERVED:
+            self.problem(token, f"'{token}' is a word of the language; take another name")
+        return str(token)
 
     def _also(self, node: Node) -> ir.Statement:
         return self._action(node.children[0], also=node)
