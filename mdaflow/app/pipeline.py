@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -96,7 +97,7 @@ def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done)
     if done.trouble:
         reason = f"{reason}: {done.trouble}"
     delivery(
-        envelope.queue_id,
+        envelope.queue_id or _queue_id(message),
         {
             "to": envelope.recipient,
             "orig_to": "" if envelope.original == envelope.recipient else envelope.original,
@@ -111,6 +112,16 @@ def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done)
             "reason": reason,
         },
     )
+
+
+_ID = re.compile(rb"\sid ([0-9A-Za-z]{5,40})\b")
+
+
+def _queue_id(message: Message) -> str:
+    """The queue id in the field that our MTA wrote last: it tells none of mail that began here."""
+    written = message.fields.get(b"received", [b""])[0]
+    found = _ID.search(written[:1000])
+    return found[1].decode() if found else ""
 
 
 class Courier:

@@ -28,7 +28,11 @@ def command(files: Sequence[str], site: bool, as_json: bool, config: str | None)
     """
     settings = read_config(config)
     problems: list[dict[str, object]] = []
-    for path in files or _installed(settings):
+    found = files or _installed(settings)
+    if not found and not as_json:
+        own = os.path.join(myself("localhost").home, settings.rules.user)
+        click.echo(f"no rules to check: neither {settings.rules.before} nor {own} is there")
+    for path in found:
         try:
             compile_file(path, _actions(settings, path, site))
         except SourceError as error:

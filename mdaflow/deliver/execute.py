@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from mdaflow.engine.plan import OUTCOMES, Action, Plan, one_line
 from mdaflow.errors import (
     DEFERRED,
-    INTERNAL,
     REJECTED,
     SAVED,
     TOO_SLOW,
@@ -103,9 +102,8 @@ def _copies(plan: Plan, mailbox: Mailbox) -> tuple[dict[Place, tuple[str, frozen
         try:
             place = locate(mailbox, folder)
         except PermFail as error:
-            # the folder can never be: a user's mail goes to the inbox, a site's can wait
-            if action.owner == "site":
-                raise TempFail(INTERNAL, str(error)) from error
+            # It can never be a folder. What a rule says literally was checked when it was
+            # compiled, so this name came out of the mail: waiting would not mend it.
             trouble = f"{error}; kept in the inbox"
             folder, place = "", locate(mailbox, "")
         _, flags = copies.pop(place, ("", frozenset()))
