@@ -6,7 +6,7 @@ Sizes are bytes, times are seconds; in the file they may carry a unit (`50M`, `2
 
 A setting is declared here and nowhere else: name, type, default, and the text below it, which
 is its description in the schema. What a type cannot say is a word, `Is("mode")`, whose meaning
-is in the table KINDS of load.py.
+is in the table KINDS of kinds.py.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
 
 
 class Is(str):
-    """What a value is beyond its type: a word of the table KINDS in load.py."""
+    """What a value is beyond its type: a word of the table KINDS in kinds.py."""
 
     __slots__ = ()
 
     def __get_pydantic_core_schema__(self, source: object, handler: Any) -> Any:
         # Only pydantic calls this, so a start without a file pays nothing for the checks.
-        from mdaflow.app.load import checked
+        from mdaflow.app.kinds import checked
 
         return checked(self, handler(source))
 

@@ -1,0 +1,159 @@
+"""What the types of config.py cannot say: the table KINDS, a row for each word of `Is(word)`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """What a value may be: `accept(value, folder)` returns it in its final form or raises
+    ValueError, and then the file is told that the value must be `wanted`."""
+
+    wanted: str
+    accept: Callable[[Any, str], object]
+    schema: Any
+    """The core schema of what the file may hold."""
+
+
+def checked(word: str, inner: Any) -> Any:
+    """The core schema `inner` with what KINDS says of the word; "some" is a list not empty."""
+    from pydantic_core import core_schema
+
+    if word == "some":
+        # After the items: pydantic's own min_length counts only those that are right.
+        return core_schema.no_info_after_validator_function(_some, inner)
+    kind = KINDS[word]
+
+    def check(value: Any, info: Any) -> object:
+        try:
+            return kind.accept(value, info.context)
+        except (ValueError, TypeError):
+            raise ValueError(kind.wanted) from None
+
+    return core_schema.with_info_before_validator_function(
+        check, inner, json_schema_input_schema=kind.schema
+    )
+
+
+def _whole(low: int, high: int) -> Kind:
+    return Kind(
+        f"a whole number from {low} to {high}",
+        lambda value, _: _within(value, low, high),
+        {"type": "int", "ge": low, "le": high},
+    )
+
+
+def _measure(wanted: str, units: dict[str, int], low: float, high: float, sort: type) -> Kind:
+    """A number, or text of a number and a unit."""
+    form = rf"([0-9]{{1,15}}(?:\.[0-9]{{1,6}})?) ?({'|'.join(units)})"
+
+    def accept(value: Any, _: str) -> object:
+        if type(value) is str:
+            number, unit = _match(form, value).groups()
+            value = sort(float(number) * units[unit])
+        return _within(value, low, high)
+
+    number = {"type": sort.__name__, "ge": low, "le": high}
+    text = {"type": "str", "pattern": f"^{form}$"}
+    return Kind(wanted, accept, {"type": "union", "choices": [number, text]})
+
+
+def _text(wanted: str, form: str, make: Callable[[re.Match[str], str], str] | None = None) -> Kind:
+    """Text of a form; `make` says what it becomes, and may raise ValueError."""
+
+    def accept(value: Any, folder: str) -> str:
+        # `mode: 600` is a number to YAML, and the text it looks like to us.
+        match = _match(form, str(value) if type(value) is int else value)
+        return make(match, folder) if make else match[0]
+
+    return Kind(wanted, accept, {"type": "str", "pattern": f"^(?:{form})$"})
+
+
+def _some(value: tuple[object, ...]) -> tuple[object, ...]:
+    if not value:
+        raise ValueError("a list of one or more")
+    return value
+
+
+def _within(value: Any, low: float, high: float) -> Any:
+    if type(value) is bool or not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def _match(form: str, value: str) -> re.Match[str]:
+    match = re.fullmatch(form, value)
+    if match is None:
+        raise ValueError
+    return match
+
+
+def _listen(match: re.Match[str], _: str) -> str:
+    six, port = match.groups()
+    if port is None:
+        # sun_path has 108 bytes with its NUL (unix(7)).
+        _within(len(os.fsencode(match[0])), 0, len("unix:") + 107)
+    else:
+        _within(int(port), 1, 65535)
+    if six is not None:
+        import ipaddress
+
+        ipaddress.IPv6Address(six)
+    return match[0]
+
+
+def _absolute(match: re.Match[str], folder: str) -> str:
+    return os.path.normpath(os.path.join(folder, match[0]))
+
+
+def _below(match: re.Match[str], _: str) -> str:
+    for path in match.groups(""):
+        if path.startswith(("/", "~")) or ".." in path.split("/"):
+            raise ValueError
+    return match[0]
+
+
+_LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_TIMES = {
+    word: seconds
+    for words, seconds in (
+        (("", "s", "second", "seconds"), 1),
+        (("m", "minute", "minutes"), 60),
+        (("h", "hour", "hours"), 3600),
+        (("d", "day", "days"), 86400),
+        (("week", "weeks"), 604800),
+    )
+    for word in words
+}
+
+KINDS: dict[str, Kind] = {
+    "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
+    "count": _whole(1, 1_000_000),
+    "delimiter": _text("some of the characters -+=_.!#%&*^~", r"[-+=_.!#%&*^~]{0,12}"),
+    "hostname": _text("a host name", r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,252})?"),
+    "listen": _text(
+        "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",
+        r"unix:/.+|(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
+        _listen,
+    ),
+    "log": _text("stderr, syslog or an absolute path", r"stderr|syslog|/.+"),
+    "mailbox": _text(
+        "maildir:PATH, mbox:PATH or mbox:PATH:INBOX=PATH, each PATH relative and without '..'",
+        r"maildir:([^:]+)|mbox:([^:]+)(?::INBOX=([^:]+))?",
+        _below,
+    ),
+    "mode": _text("an octal mode from 0000 to 0777", r"0?[0-7]{3}"),
+    "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
+    "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),
+    "seconds": _measure(
+        "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float
+    ),
+    "size": _measure("a size up to 1024G, such as 512K or 50M", _SIZES, 1, 1 << 40, int),
+    "threads": _whole(1, 256),
+    "user": _text("a user name", rf"(?:{_LOGIN})?"),
+    "workers": _whole(0, 1024),
+}
