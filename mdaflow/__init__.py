@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mdaflow.deliver.mailbox import parse_mailbox as parse_mailbox
     from mdaflow.engine.facts import Fact as Fact
     from mdaflow.engine.plan import Action as Action
+    from mdaflow.engine.plan import EvaluationError as EvaluationError
     from mdaflow.engine.plan import Event as Event
     from mdaflow.engine.plan import Plan as Plan
-    from mdaflow.engine.run import EvaluationError as EvaluationError
     from mdaflow.engine.run import Stage as Stage
     from mdaflow.engine.run import run as run
     from mdaflow.errors import ConfigError as ConfigError
@@ -70,8 +70,8 @@ _PUBLIC = {
     "mdaflow.deliver.execute": ("Done", "execute"),
     "mdaflow.deliver.mailbox": ("Mailbox", "parse_mailbox"),
     "mdaflow.engine.facts": ("Fact",),
-    "mdaflow.engine.plan": ("Action", "Event", "Plan"),
-    "mdaflow.engine.run": ("EvaluationError", "Stage", "run"),
+    "mdaflow.engine.plan": ("Action", "EvaluationError", "Event", "Plan"),
+    "mdaflow.engine.run": ("Stage", "run"),
     "mdaflow.errors": (
         "ConfigError", "MailError", "MdaflowError", "PermFail", "Status", "TempFail",
     ),

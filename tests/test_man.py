@@ -22,7 +22,7 @@ from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.cli import COMMANDS, mdaflow
 from mdaflow.deliver import mailbox
-from mdaflow.engine import run, texts
+from mdaflow.engine import state, texts
 from mdaflow.lang import MAX_FILE, check, compile_rules, ir
 from mdaflow.lang.flow import grammar, lower
 from mdaflow.lang.source import MAX_PROBLEMS, SourceError
@@ -220,9 +220,9 @@ def test_limits() -> None:
         str(check.MAX_GROUPS),
         f"{check.MAX_ENTRIES:,}",
         f"{texts.MAX_TEXT:,}",
-        f"{run.MAX_VARIABLES:,}",
-        str(run.MAX_ACTIONS),
-        f"{run.MAX_CPU:g} s",
+        f"{state.MAX_VARIABLES:,}",
+        str(state.MAX_ACTIONS),
+        f"{state.MAX_CPU:g} s",
         str(mailbox._DEEPEST),
         f"{message.MAX_TEXT >> 20} MiB",
         f"{address.MAX_ADDRESSES:,}",

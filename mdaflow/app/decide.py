@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 
-from mdaflow.engine.plan import Plan
-from mdaflow.engine.run import EvaluationError, Stage, run
+from mdaflow.engine.plan import EvaluationError, Plan
+from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message

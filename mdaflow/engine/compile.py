@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mdaflow.lang import ir
 from mdaflow.lang.check import compile_glob, compile_regex
@@ -19,10 +18,8 @@ from mdaflow.lang.subjects import SUBJECTS
 
 from .facts import values
 from .plan import EvaluationError, Event
+from .state import CONTINUE, STOP, Run, Step
 from .texts import Pieces, compile_text, folder, length, plain
-
-if TYPE_CHECKING:
-    from .run import Run
 
 MAX_SHOWN = 8
 """Values that a trace shows of one subject."""
@@ -33,19 +30,9 @@ LONG = 1 << 16
 """Characters of a text that takes time to search."""
 
 
-class Step(IntEnum):
-    """How a run goes on after a statement."""
-
-    CONTINUE = 0
-    STOP = 1
-    END = 2
-
-
-CONTINUE, STOP, END = Step.CONTINUE, Step.STOP, Step.END
-
-Compiled = Callable[["Run"], Step]
-Test = Callable[["Run"], bool]
-Match = Callable[["Run", Sequence[str]], bool]
+Compiled = Callable[[Run], Step]
+Test = Callable[[Run], bool]
+Match = Callable[[Run, Sequence[str]], bool]
 """Does one value, given by its alternatives, stand in the relation?"""
 
 Lists = dict[str, tuple[str, ...]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mdaflow.lang import ir
 from mdaflow.lang.subjects import SUBJECTS, split
@@ -17,9 +17,7 @@ from mdaflow.mail.path import CONTROL
 
 from .facts import values
 from .plan import EvaluationError
-
-if TYPE_CHECKING:
-    from .run import Run
+from .state import Run
 
 Pieces = tuple[tuple[str, bool], ...]
 """A text as (piece, came from the mail)."""

@@ -8,10 +8,11 @@ from itertools import count
 import pytest
 
 from mdaflow.engine import compile as compiling
-from mdaflow.engine import run as running
+from mdaflow.engine import state as running
 from mdaflow.engine.facts import Fact
-from mdaflow.engine.plan import Plan
-from mdaflow.engine.run import MAX_ACTIONS, EvaluationError, Stage, run
+from mdaflow.engine.plan import EvaluationError, Plan
+from mdaflow.engine.run import Stage, run
+from mdaflow.engine.state import MAX_ACTIONS
 from mdaflow.lang import compile_rules
 from mdaflow.mail.message import Message
 
