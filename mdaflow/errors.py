@@ -46,7 +46,6 @@ SHUTTING_DOWN = Status(421, "4.3.2", "Shutting down, try again later")
 UNKNOWN_USER = Status(550, "5.1.1", "No such user here")
 REJECTED = Status(550, "5.7.1", "Rejected by rule")
 TOO_BIG = Status(552, "5.3.4", "Message too big")
-LOOP = Status(554, "5.4.6", "Mail loop detected")
 
 
 class MdaflowError(Exception):

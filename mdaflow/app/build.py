@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdaflow.engine.facts import Ask, Fact
@@ -69,8 +69,3 @@ def ask(fact: Fact) -> Sequence[str] | None:
 
         return attachment_types(fact)
     return None
-
-
-def given(facts: Mapping[str, Sequence[str]], otherwise: Ask) -> Ask:
-    """Facts that are said beforehand, before anybody is asked."""
-    return lambda fact: facts[fact.name] if fact.name in facts else otherwise(fact)

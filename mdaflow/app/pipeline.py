@@ -68,7 +68,7 @@ def deliver_message(
                     trouble=str(error))  # fmt: skip
     except OSError as error:
         done = Done(from_oserror(error).status, "deferred", trouble=str(error))
-    except Exception:
+    except Exception:  # a bug of ours must not bounce mail, nor stop the other recipients (P4, P7)
         log.exception("<%s>: internal error", envelope.recipient)
         done = Done(INTERNAL, "deferred", trouble="internal error")
     _log(message, envelope, decided, done)

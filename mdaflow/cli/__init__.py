@@ -15,7 +15,7 @@ import click
 from mdaflow import ConfigError, MailError, MdaflowError, __version__
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_NOUSER = 64, 65, 66, 67
-EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 71, 75, 77, 78
+EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 75, 77, 78
 
 COMMANDS = {
     "serve": "Take mail by LMTP and deliver it.",

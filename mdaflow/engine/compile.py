@@ -16,7 +16,6 @@ from mdaflow.lang.check import compile_glob, compile_regex
 from mdaflow.lang.source import Span
 from mdaflow.lang.subjects import SUBJECTS
 
-from .facts import values
 from .plan import EvaluationError, Event
 from .state import CONTINUE, STOP, Run, Step
 from .texts import Pieces, compile_text, folder, length, plain
@@ -185,13 +184,9 @@ def _not(test: Test, *, whole: bool) -> Test:
 def _compare(node: ir.Compare, lists: Lists) -> Test:
     subject, every, span = node.subject, node.every, node.span
     matches = None if node.relation == "exists" else _match(node, lists)
-    key = (subject.name, subject.part, subject.arguments, subject.raw)
 
     def compare(run: Run) -> bool:
-        if key in run.cache:
-            found: Any = run.cache[key]
-        else:
-            found = run.cache[key] = values(run.context, subject)
+        found = run.values(subject)
         run.watch(span)
         if not found:
             held = False
@@ -226,9 +221,7 @@ def _shown(value: Any) -> str:
 
 def _match(node: ir.Compare, lists: Lists) -> Match:
     """How one value is matched with the operands."""
-    if node.relation in _NUMBERS:
-        return _number_match(node)
-    if any(isinstance(o, ir.Number) for o in node.operands):
+    if node.relation in _NUMBERS or any(isinstance(o, ir.Number) for o in node.operands):
         return _number_match(node)
     entries: list[Callable[[Run, Sequence[str]], bool]] = []
     if node.relation == "in":
@@ -370,6 +363,5 @@ def _number_match(node: ir.Compare) -> Match:
 
 def leading_number(text: str) -> float | None:
     """The number that a text starts with; None when it starts with none."""
-
     found = re.match(r"\s*([+-]?\d{1,18}(?:\.\d{1,18})?)", text, re.ASCII)
     return float(found[1]) if found else None

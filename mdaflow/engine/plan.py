@@ -8,6 +8,8 @@ from typing import NamedTuple
 from mdaflow.errors import MdaflowError
 from mdaflow.lang.source import Span
 
+STORING = ("deliver", "keep")
+"""The actions that make a copy in the recipient's mailbox."""
 OUTCOMES = {
     "deliver": "delivered",
     "keep": "delivered",
@@ -49,7 +51,7 @@ class Action:
     @property
     def stores(self) -> bool:
         """It makes a copy in the recipient's mailbox."""
-        return self.verb in ("deliver", "keep")
+        return self.verb in STORING
 
     def __str__(self) -> str:
         what = self.text and f' "{one_line(self.text)}"'

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import cache
 from time import monotonic, thread_time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mdaflow.lang import ir
 from mdaflow.lang.source import Span
 
-from .facts import Context
-from .plan import Action, EvaluationError, Event, united
+from .facts import Context, values
+from .plan import STORING, Action, EvaluationError, Event, united
 
 T = TypeVar("T")
 MAX_ACTIONS = 64
@@ -61,11 +61,16 @@ class Run:
         self._cpu_limit: float | None = None
         self.fold = cache(str.casefold)
 
+    def values(self, subject: ir.Subject) -> Any:
+        """The values of a subject (see facts.py), which are found once a run."""
+        key = (subject.name, subject.part, subject.arguments, subject.raw)
+        if key not in self.cache:
+            self.cache[key] = values(self.context, subject)
+        return self.cache[key]
+
     def act(self, act: ir.Act, folder: str, text: str) -> Step:
         """Plan an action."""
-        flags = (
-            self.flags | frozenset(act.flags) if act.verb in ("deliver", "keep") else frozenset()
-        )
+        flags = self.flags | frozenset(act.flags) if act.verb in STORING else frozenset()
         action = Action(
             act.verb, folder, text, flags, not act.ends, self.owner, self.rule, act.span
         )  # fmt: skip

@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any
 
 from mdaflow.lang import ir
 from mdaflow.lang.subjects import SUBJECTS, split
 from mdaflow.mail.path import CONTROL
 
-from .facts import values
 from .plan import EvaluationError
 from .state import Run
 
@@ -80,10 +78,7 @@ def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
 
 
 def _first(run: Run, subject: ir.Subject) -> str:
-    key = (subject.name, subject.part, subject.arguments, subject.raw)
-    if key not in run.cache:
-        run.cache[key] = values(run.context, subject)
-    found: Any = run.cache[key]
+    found = run.values(subject)
     if not found:
         return ""
     first = found[0]

@@ -16,7 +16,6 @@ from . import ir
 from .source import MAX_PROBLEMS, Problem, Span, near, one_of
 from .subjects import SUBJECTS, split, type_of
 
-MAX_ACTIONS = 64
 RE2_MEMORY = 2 << 20
 """Bytes that one compiled pattern may take."""
 MAX_ENTRIES = 500_000

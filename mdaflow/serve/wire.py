@@ -49,7 +49,7 @@ class Wire(LMTP):
         self._handler_coroutine = None
         self._timeout_handle = None
 
-        self._timeout_duration = self._idle = idle
+        self._idle = idle
         self._until = math.inf
         self._input = bytearray()
         self._replies: list[bytes] = []
