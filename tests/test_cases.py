@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from mdaflow.engine.facts import Fact
+from mdaflow.engine.facts import Fact, Settings
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules, ir
@@ -69,9 +69,9 @@ def decide(sections: Sections, *, trace: bool) -> Plan:
         return facts.get(fact.name)
 
     stages = [Stage(program, owner) for program, owner in programs(sections)]
-    delimiters = said.get("delimiters", "+")
+    settings = Settings(said.get("delimiters", "+"))
     message = Message(sections["message"])
-    return run(stages, message, envelope, ask, trace=trace, delimiters=delimiters)
+    return run(stages, message, envelope, ask, trace=trace, settings=settings)
 
 
 def shown(action: Action) -> str:

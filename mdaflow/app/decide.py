@@ -40,9 +40,8 @@ def decide(
     site: Site, programs: list[Stage], message: Message, envelope: Envelope, *, trace: bool = False
 ) -> Plan:
     """What the rules make of a message. Raises TempFail for a rule of the site that fails."""
-    delimiters = site.config.recipient_delimiter
     try:
-        found = run(programs, message, envelope, site.ask, trace=trace, delimiters=delimiters)
+        found = run(programs, message, envelope, site.ask, trace=trace, settings=site.settings)
     except EvaluationError as error:
         raise TempFail(INTERNAL, str(error)) from error
     for error_text in found.errors:

@@ -22,6 +22,7 @@ COMMANDS = {
     "deliver": "Deliver one message from standard input.",
     "test": "Show what the rules make of a message, and why.",
     "check": "Check rule files.",
+    "expire": "Delete messages whose time is over.",
     "config": "Check or show the configuration.",
 }
 

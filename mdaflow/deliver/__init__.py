@@ -19,13 +19,18 @@ def _maildir(
     chunks: Chunks,
     flags: Collection[str],
     _sender: str,
-    _received: float,
+    received: float,
+    expire: float | None,
 ) -> Prepared:
     # A Maildir keeps sender and arrival nowhere but in the trace header fields.
-    return maildir.prepare(mailbox, folder, chunks, flags)
+    deadline = None if expire is None else received + expire
+    return maildir.prepare(mailbox, folder, chunks, flags, deadline)
 
 
-FORMATS: dict[str, Callable[[Mailbox, str, Chunks, Collection[str], str, float], Prepared]] = {
+FORMATS: dict[
+    str,
+    Callable[[Mailbox, str, Chunks, Collection[str], str, float, float | None], Prepared],
+] = {
     "maildir": _maildir,
     "mbox": mbox.prepare,
 }
@@ -38,13 +43,16 @@ def prepare(
     flags: Collection[str],
     sender: str,
     received: float,
+    expire: float | None = None,
 ) -> Prepared:
     """A message that waits to be stored in a folder; the caller commits or aborts it.
 
-    `chunks` together are the message with LF line ends, `flags` names from `FLAGS`, `sender`
-    the reverse-path ("" for the null sender), `received` seconds since the epoch.
+    `chunks` together are the message with LF line ends, `flags` names from `FLAGS` or keywords,
+    `sender` the reverse-path ("" for the null sender), `received` seconds since the epoch,
+    `expire` the seconds from then on after which the message may be deleted; None for never.
 
     Raises TempFail for whatever the system refuses, PermFail for a folder name that cannot be
-    one, ValueError for an unknown flag. Then nothing is left behind.
+    one, ValueError for a flag that is none. Then nothing is left behind, but perhaps the name
+    of a keyword.
     """
-    return FORMATS[mailbox.format](mailbox, folder, chunks, flags, sender, received)
+    return FORMATS[mailbox.format](mailbox, folder, chunks, flags, sender, received, expire)

@@ -9,6 +9,9 @@ A folder name has `/` between its components. Maildir++ keeps `lists/dev` in the
 `.lists.dev`, mbox in the file `lists/dev`; on disk both use modified UTF-7 (RFC 3501 section
 5.1.3), as Dovecot does. `INBOX`, in any case, or the empty name is the inbox.
 
+What an administrator names by an absolute path, `mbox:/path/file` or `maildir:/path`, is a mailbox
+of its own: `elsewhere`. Its parents are trusted, and followed; the last component is no link.
+
 Known limit: a `.` inside a component cannot exist in Maildir++ and is stored as `-`.
 """
 
@@ -18,7 +21,7 @@ import binascii
 import errno
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,19 +33,16 @@ from mdaflow.errors import PermFail, Status, from_oserror
 Chunk = bytes | memoryview
 Chunks = Sequence[Chunk]
 
-FLAGS = {"\\Answered": "R", "\\Deleted": "T", "\\Draft": "D", "\\Flagged": "F", "\\Seen": "S"}
-"""The flags of IMAP (RFC 3501 section 2.3.2) that a message can be stored with -> its letter in
-a Maildir."""
-
 BAD_FOLDER = Status(554, "5.3.0", "Bad folder name")
 
-_LETTERS = {name.lower(): letter for name, letter in FLAGS.items()}
 _LONGEST = 255  # bytes of a file name
 _DEEPEST = 16  # components of a folder name
 _CONTROLS = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _UNSAFE = re.compile(_CONTROLS)
 _UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
+_ELSEWHERE = re.compile(r"(mbox|maildir):(/.*)", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOCK_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BATCH = 64  # chunks of one system call
 
 
@@ -75,6 +75,8 @@ class Mailbox:
     """The Maildir, or the directory of the mbox files."""
     inbox: str = ""
     """mbox: the file that is the inbox; empty for `inbox` in `path`."""
+    name: str = "INBOX"
+    """What the inbox is called in the log and the reply."""
 
 
 @lru_cache(1024)
@@ -97,6 +99,30 @@ def parse_mailbox(spec: str, home: str) -> Mailbox:
     return Mailbox(kind, home, "/".join(_parts(path)) or ".", "/".join(_parts(inbox or ".")))
 
 
+def elsewhere(folder: str) -> tuple[Mailbox, str] | None:
+    """The mailbox that `mbox:/path/file` or `maildir:/path` is, and the folder in it; None for
+    any other name. Only for what an administrator wrote: no text of a message may be in it.
+
+    Raises PermFail for a path that cannot be one.
+    """
+    found = _ELSEWHERE.fullmatch(folder)
+    if found is None:
+        return None
+    kind, path = found.groups()
+    *above, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
+    if _UNSAFE.search(path) or ".." in (*above, name) or not _fits(name):
+        _refuse(folder)
+    path, inbox = (".", name) if kind == "mbox" else (name, "")
+    return Mailbox(kind, "/" + "/".join(above), path, inbox, name), ""
+
+
+def _fits(name: str) -> bool:
+    """It can be a file with a dotlock beside it."""
+    return 0 < len(name.encode()) <= _LONGEST - len(".lock") and not (
+        name.startswith("~") or name.endswith(".lock")
+    )
+
+
 def components(folder: str) -> tuple[str, ...]:
     """The components of a folder name; none for the inbox. Raises PermFail for a bad name."""
     if folder.lower() in ("", "inbox"):
@@ -109,7 +135,7 @@ def components(folder: str) -> tuple[str, ...]:
 
 def describe(mailbox: Mailbox, folder: str) -> str:
     """Format and folder for the log and the reply: `mbox lists/dev`."""
-    return f"{mailbox.format} {'/'.join(components(folder)) or 'INBOX'}"
+    return f"{mailbox.format} {'/'.join(components(folder)) or mailbox.name}"
 
 
 def locate(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
@@ -120,25 +146,31 @@ def locate(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
     return _LAYOUTS[mailbox.format](mailbox, folder)
 
 
-def letters(flags: Collection[str]) -> str:
-    """The letters of IMAP flags in a Maildir, sorted. Raises ValueError for an unknown flag."""
-    unknown = [flag for flag in flags if flag.lower() not in _LETTERS]
-    if unknown:
-        raise ValueError(f"unknown flag {unknown[0]!r}: there are {' '.join(FLAGS)}")
-    return "".join(sorted({_LETTERS[flag.lower()] for flag in flags}))
-
-
 def modified_utf7(text: str) -> str:
     """A folder name as IMAP and the disk spell it (RFC 3501 section 5.1.3)."""
     return _NOT_ASCII.sub(_shift, text.replace("&", "&-"))
 
 
+def from_modified_utf7(text: str) -> str:
+    """A folder name on the disk as its user knows it; what cannot be read stays as it is."""
+    return _SHIFTED.sub(_unshift, text)
+
+
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
+_SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 
 
 def _shift(run: re.Match[str]) -> str:
     coded = binascii.b2a_base64(run[0].encode("utf-16-be"), newline=False)
     return f"&{coded.decode().rstrip('=').replace('/', ',')}-"
+
+
+def _unshift(run: re.Match[str]) -> str:
+    try:
+        coded = run[1].replace(",", "/") + "=" * (-len(run[1]) % 4)
+        return binascii.a2b_base64(coded).decode("utf-16-be") or "&"
+    except ValueError:
+        return run[0]
 
 
 def _maildir_layout(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
@@ -183,7 +215,7 @@ def temporary_failures() -> Iterator[None]:
         raise from_oserror(error) from error
 
 
-def open_directory(home: str, names: Iterable[str]) -> int:
+def open_directory(home: str, names: Iterable[str], *, make: bool = True) -> int:
     """A descriptor of a directory below `home`, made where it is missing. Raises OSError.
 
     The home directory is never made: when it is missing, its disk may not be mounted.
@@ -191,7 +223,7 @@ def open_directory(home: str, names: Iterable[str]) -> int:
     here = os.open(home, _DIRECTORY)
     for name in names:
         try:
-            below = enter(here, name)
+            below = enter(here, name) if make else open_existing(here, name)
         finally:
             os.close(here)
         here = below
@@ -220,6 +252,30 @@ def enter(parent: int, name: str) -> int:
 def open_existing(parent: int, name: str) -> int:
     """A descriptor of a directory in an open one; not through a link. Raises OSError."""
     return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def take_dotlock(directory: int, name: str) -> int:
+    """Make a lock file that says who we are, as Dovecot's do; its inode.
+
+    Raises OSError, FileExistsError when somebody has it.
+    """
+    fd = os.open(name, _LOCK_FILE, 0o600, dir_fd=directory)
+    try:
+        os.write(fd, f"{os.getpid()}:{os.uname().nodename}".encode())
+        return os.fstat(fd).st_ino
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+    finally:
+        os.close(fd)
+
+
+def drop_dotlock(directory: int, name: str, inode: int) -> None:
+    """Remove a lock file, if it is still the one that was made. Never raises."""
+    with suppress(OSError):
+        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == inode:
+            os.unlink(name, dir_fd=directory)
 
 
 def write(fd: int, chunks: Iterable[Chunk]) -> int:

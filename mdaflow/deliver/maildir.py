@@ -4,6 +4,12 @@
 or with flags to `cur/NAME,S=SIZE:2,FLAGS`, and syncs that directory: a name there always refers
 to a whole message, on the disk (P1, P17). An existing name is never replaced.
 
+A keyword is a letter in the name which `dovecot-keywords` explains (see keywords.py). A message
+that expires has a record beside it, in `mdaflow-expire/` of the same Maildir: an empty file
+`DEADLINE-UNIQUE`, the deadline in seconds since the epoch, then the part of the message's name
+that never changes. The record is on the disk before the message is visible; only what is recorded
+is ever deleted, and only by `expire` (see expire.py).
+
 No lock is needed, also with many machines on one NFS export: names are unique by time, process,
 counter, 32 random bits and host, so neither fork nor a clock set back makes one twice (P45).
 
@@ -14,20 +20,21 @@ file system to write it to the disk before what is synced in it, as ext4, xfs an
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import count
 
+from mdaflow.deliver.keywords import keywords, letters, registered
 from mdaflow.deliver.mailbox import (
     Chunks,
     Mailbox,
     components,
     describe,
     enter,
-    letters,
     locate,
     open_directory,
     open_existing,
@@ -35,18 +42,30 @@ from mdaflow.deliver.mailbox import (
     write,
 )
 
+RECORDS = "mdaflow-expire"
+"""The directory in a Maildir whose files say which messages expire, and when."""
+
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOREPLACE = 1  # RENAME_NOREPLACE, linux/fs.h
+_FOREVER = 9_999_999_999  # the year 2286
 _TRIES = 3  # names that are tried when one is taken
 _counter = count(1)
 
 
-def prepare(mailbox: Mailbox, folder: str, chunks: Chunks, flags: Collection[str]) -> Delivery:
+def prepare(
+    mailbox: Mailbox,
+    folder: str,
+    chunks: Chunks,
+    flags: Collection[str],
+    deadline: float | None = None,
+) -> Delivery:
     """The message in `tmp/` of the folder's Maildir, synced; missing directories are made.
+
+    `deadline` is when it expires, in seconds since the epoch; None for never.
 
     Raises TempFail, PermFail for a bad folder name, ValueError for an unknown flag.
     """
-    delivery = Delivery(describe(mailbox, folder), letters(flags))
+    delivery = Delivery(describe(mailbox, folder), letters(flags), keywords(flags), deadline)
     with temporary_failures():
         try:
             delivery.enter(mailbox, folder)
@@ -60,22 +79,32 @@ def prepare(mailbox: Mailbox, folder: str, chunks: Chunks, flags: Collection[str
 class Delivery:
     """One message on its way from `tmp/` to `new/` or `cur/`."""
 
-    def __init__(self, where: str, flags: str) -> None:
+    def __init__(
+        self, where: str, marks: str, words: Sequence[str], deadline: float | None
+    ) -> None:
         self.where = where
-        self._target, self._info = ("cur", f":2,{flags}") if flags else ("new", "")
-        self._tmp = self._into = -1  # descriptors of the two directories
-        self._name = ""
+        self._marks, self._words = marks, words
+        self._deadline = "" if deadline is None else f"{math.ceil(min(deadline, _FOREVER)):010}"
+        self._tmp = self._into = self._records = -1  # descriptors of directories
+        self._name = self._info = ""
         self._size = 0
+        self._record = ""  # its name, while it may have to be taken back
 
     def enter(self, mailbox: Mailbox, folder: str) -> None:
-        """Open the Maildir's directories. Raises OSError."""
+        """Open the Maildir's directories, and find letters for the keywords. Raises OSError."""
         maildir = open_directory(mailbox.home, locate(mailbox, folder))
         try:
             try:
                 self._tmp = open_existing(maildir, "tmp")
             except FileNotFoundError:
                 self._tmp = _make(maildir, bool(components(folder)))
-            self._into = enter(maildir, self._target)
+            marks = self._marks
+            if self._words:
+                marks += registered(maildir, self._words, f"{mailbox.home}: {self.where}")
+            self._info = f":2,{marks}" if marks else ""
+            self._into = enter(maildir, "cur" if marks else "new")
+            if self._deadline:
+                self._records = enter(maildir, RECORDS)
         finally:
             os.close(maildir)
 
@@ -105,14 +134,15 @@ class Delivery:
         with suppress(OSError):
             if self._name:
                 os.unlink(self._name, dir_fd=self._tmp)
+        self._forget()
         self._close()
 
     def _close(self) -> None:
-        for fd in (self._tmp, self._into):
+        for fd in (self._tmp, self._into, self._records):
             with suppress(OSError):
                 os.close(fd)
-        self._tmp = self._into = -1
-        self._name = ""
+        self._tmp = self._into = self._records = -1
+        self._name = self._record = ""
 
     def _publish(self) -> None:
         final = self._rename()
@@ -127,11 +157,27 @@ class Delivery:
         name = self._name
         for _ in range(_TRIES):
             final = f"{name},S={self._size}{self._info}"
+            self._note(name)
             with suppress(FileExistsError):
                 _rename(self._tmp, self._name, self._into, final)
                 return final
+            self._forget()  # that is somebody else's name
             name = _unique()
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name)
+
+    def _note(self, name: str) -> None:
+        """Record when the message expires that will have this name."""
+        if self._deadline:
+            record = f"{self._deadline}-{name}"
+            os.close(os.open(record, _NEW_FILE, 0o600, dir_fd=self._records))
+            self._record = record
+            os.fsync(self._records)
+
+    def _forget(self) -> None:
+        with suppress(OSError):
+            if self._record:
+                os.unlink(self._record, dir_fd=self._records)
+        self._record = ""
 
 
 def _make(maildir: int, folder: bool) -> int:

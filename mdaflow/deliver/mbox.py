@@ -9,6 +9,8 @@ back together when one is not free, so no order of other programs leads to a dea
 A file that is a link, has a second link, is executable or is no file at all is not touched
 (P28). What a crash left at the end of the file is closed by an empty line.
 
+There is nothing in an mbox to note when a message expires, so it does not.
+
 Known limits: one message waits for its locks until its commit, so a plan must not prepare two
 messages for one file at once. A program that holds only a dotlock, for longer than 500 s,
 loses it. Not for files on NFS that several machines write.
@@ -21,19 +23,22 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import chain
 
 from mdaflow.deliver import mboxrd
+from mdaflow.deliver.keywords import keywords, left_out, letters
 from mdaflow.deliver.mailbox import (
     Chunk,
     Chunks,
     Mailbox,
     describe,
-    letters,
+    drop_dotlock,
     locate,
     open_directory,
+    take_dotlock,
     temporary_failures,
     write,
 )
@@ -48,6 +53,7 @@ STALE = 500.0
 _OPEN = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW_FILE = os.O_CREAT | os.O_EXCL
 _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+_HEAD = 1 << 16  # bytes in which the first header block has to end
 _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length (0: all), pid (0: required)
 
 
@@ -58,6 +64,7 @@ def prepare(
     flags: Collection[str],
     sender: str,
     received: float,
+    expire: float | None = None,
     lock_wait: float = LOCK_WAIT,
 ) -> Delivery:
     """The message at the end of the folder's file, synced, and the file still locked.
@@ -65,13 +72,19 @@ def prepare(
     Raises TempFail (with LOCKED after `lock_wait` seconds), PermFail for a bad folder name,
     ValueError for an unknown flag.
     """
-    marks = letters(flags)
+    marks, words = letters(flags), keywords(flags)
     *path, name = locate(mailbox, folder)
+    if expire is not None:
+        _warn_of_no_expiry()
     with temporary_failures():
         delivery = Delivery(describe(mailbox, folder), open_directory(mailbox.home, path), name)
         try:
             delivery.lock(lock_wait)
-            delivery.append(mboxrd.entry(chunks, marks, sender, received))
+            believed = delivery.list_keywords(words)
+            unknown = [word for word in words if word not in believed]
+            left_out(f"{mailbox.home}: {delivery.where}", unknown, "no room in X-IMAPbase")
+            entry = mboxrd.entry(chunks, marks, sender, received, believed, first=delivery.is_new)
+            delivery.append(entry)
         except BaseException:
             delivery.abort()
             raise
@@ -97,6 +110,32 @@ class Delivery:
             if time.monotonic() >= deadline:
                 raise TempFail(LOCKED, f"{self._name} stayed locked for {wait:g} s")
             time.sleep(0.01 + os.urandom(1)[0] / 5000)  # at random, so as not to march in step
+
+    @property
+    def is_new(self) -> bool:
+        """We made the file, and nobody wrote to it yet."""
+        return self._created and os.fstat(self._fd).st_size == 0
+
+    def list_keywords(self, words: Sequence[str]) -> Sequence[str]:
+        """Have keywords listed at the beginning of the file; those that will be believed.
+
+        Nothing takes it back: a name in the list says nothing of a message. Raises OSError.
+        """
+        believed, start, raw = words, 0, b""
+        if words:
+            believed, start, raw = mboxrd.listing(os.pread(self._fd, _HEAD, 0), words)
+        if raw:
+            self._overwrite(start, raw)
+        return believed
+
+    def _overwrite(self, start: int, raw: bytes) -> None:
+        mode = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, mode & ~os.O_APPEND)  # no position would count
+        try:
+            os.lseek(self._fd, start, os.SEEK_SET)
+            write(self._fd, (raw,))
+        finally:
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, mode)
 
     def append(self, entry: Iterable[Chunk]) -> None:
         """Write an entry after what is there, and sync it. Raises OSError."""
@@ -181,33 +220,24 @@ class Delivery:
         return False
 
     def _take_dotlock(self) -> bool:
-        flags = os.O_WRONLY | _NEW_FILE | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(self._name + ".lock", flags, 0o600, dir_fd=self._directory)
+            self._dotlock = take_dotlock(self._directory, self._name + ".lock")
         except FileExistsError:
             self._drop_stale_dotlock()
             return False
-        try:
-            self._dotlock = os.fstat(fd).st_ino
-            # As Dovecot writes it: so it sees that the owner is gone.
-            os.write(fd, f"{os.getpid()}:{os.uname().nodename}".encode())
-        finally:
-            os.close(fd)
         return True
 
     def _drop_stale_dotlock(self) -> None:
         """Remove a leftover. We hold the kernel's lock, so nobody else of us does the same."""
+        lock = self._name + ".lock"
         with suppress(FileNotFoundError):
-            if time.time() - self._stat_dotlock().st_mtime > STALE:
-                os.unlink(self._name + ".lock", dir_fd=self._directory)
-
-    def _stat_dotlock(self) -> os.stat_result:
-        return os.stat(self._name + ".lock", dir_fd=self._directory, follow_symlinks=False)
+            found = os.stat(lock, dir_fd=self._directory, follow_symlinks=False)
+            if time.time() - found.st_mtime > STALE:
+                os.unlink(lock, dir_fd=self._directory)
 
     def _release(self) -> None:
-        with suppress(OSError):
-            if self._dotlock and self._stat_dotlock().st_ino == self._dotlock:
-                os.unlink(self._name + ".lock", dir_fd=self._directory)
+        if self._dotlock:
+            drop_dotlock(self._directory, self._name + ".lock", self._dotlock)
         self._dotlock = 0
         if self._fd >= 0:
             with suppress(OSError):  # closing is not enough while a fork has a copy
@@ -215,6 +245,13 @@ class Delivery:
             with suppress(OSError):
                 os.close(self._fd)
         self._fd = -1
+
+
+@cache  # once for each process
+def _warn_of_no_expiry() -> None:
+    import logging  # only here: most mail needs none
+
+    logging.getLogger("mdaflow").warning("mbox: a message with `expire` is kept for good")
 
 
 def _gap(tail: bytes) -> bytes:

@@ -6,17 +6,21 @@ copies only the header block and blocks in which there is something to quote.
 
 Header fields in which mail readers keep state in an mbox, or by which they find its end, are
 removed: from outside they are forgeries. The flags we were asked for are written in the same
-way: `Status: R`, `X-Status: AFTD`.
+way: `Status: R`, `X-Status: AFTD`, `X-Keywords: invoice`. Dovecot believes X-Keywords only for
+names that X-IMAPbase (or X-IMAP) lists, which stands in the first message of a file: a new file
+gets one, and `listing` adds to it in the space that Dovecot leaves for that.
 
-Known limit: a reader that knows only the older mbox, as Dovecot, shows a quoted line with its
-additional `>`.
+Known limits: a reader that knows only the older mbox, as Dovecot, shows a quoted line with its
+additional `>`. Where the first message has no list yet, or no room in its header block, Dovecot
+drops a keyword that it has not met in that folder.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from mdaflow.deliver.mailbox import Chunk, Chunks
 
@@ -34,15 +38,41 @@ _STATE = re.compile(
     rb"[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+",
     re.IGNORECASE,
 )
+# The list of keywords: UIDVALIDITY, the last UID, the names.
+_LIST = re.compile(rb"\nX-IMAP(?:base)?: [0-9]+ +[0-9]{10}((?: +[!-~]+)*)(?= *\n)", re.IGNORECASE)
+_LONGEST = 50  # characters of a keyword: of a longer one Dovecot believes nothing
+_PADDED = (b"X-UID:", b"X-Keywords:")  # where Dovecot leaves space at the end
 
 
-def entry(chunks: Chunks, letters: str, sender: str, received: float) -> Iterator[Chunk]:
+class Listing(NamedTuple):
+    """Keywords that are believed, and what has to be written for that at the file's beginning."""
+
+    keywords: tuple[str, ...]
+    start: int = 0
+    raw: bytes = b""
+
+
+def entry(
+    chunks: Chunks,
+    letters: str,
+    sender: str,
+    received: float,
+    keywords: Sequence[str] = (),
+    *,
+    first: bool = False,
+) -> Iterator[Chunk]:
     """All bytes that are added to a file that ends in an empty line, or is empty.
 
-    `letters` are flags as in a Maildir, `received` is in seconds since the epoch.
+    `letters` are flags as in a Maildir, `received` is in seconds since the epoch. `first`: the
+    file is new, so that no reader has a UIDVALIDITY for it.
     """
     yield separator(sender, received)
+    if keywords and first:
+        validity = max(1, int(received)) & 0x7FFFFFFF
+        yield f"X-IMAPbase: {validity} {0:010} {' '.join(keywords)}\n".encode()
     yield _status(letters)
+    if keywords:
+        yield f"X-Keywords: {' '.join(keywords)}\n".encode()
     last: Chunk = b"\n"
     for last in _blocks(_whole_lines(_without_state([chunk for chunk in chunks if chunk]))):
         yield from _quoted(last)
@@ -53,6 +83,40 @@ def separator(sender: str, received: float) -> bytes:
     """The line before a message, in UTC: `From bob@example.org Sat Nov  1 09:05:00 2025`."""
     who = _SPACES.sub("", sender) or "MAILER-DAEMON"
     return f"From {who} {time.asctime(time.gmtime(received))}\n".encode(errors="replace")
+
+
+def listing(head: bytes, keywords: Sequence[str]) -> Listing:
+    """What a file that begins with `head` lets a reader believe of some keywords.
+
+    Those that its first message does not list get a place there, if there is room: nothing
+    behind the header block may move, so only spaces give way.
+    """
+    end = head.find(b"\n\n") + 1
+    found = _LIST.search(head, 0, end) if head.startswith(b"From ") else None
+    words = [word for word in keywords if len(word) <= _LONGEST]
+    if not found:
+        return Listing(tuple(words))
+    known = found[1].decode().lower().split()
+    start, new = found.end(1), ""
+    room, stop = _room(head, start, end)
+    for word in words:
+        if word.lower() not in known and len(new) + 1 + len(word) <= room:
+            new += f" {word}"
+            known.append(word.lower())
+    raw = new.encode() + head[start : stop - len(new)] if new else b""
+    return Listing(tuple(word for word in words if word.lower() in known), start, raw)
+
+
+def _room(head: bytes, start: int, end: int) -> tuple[int, int]:
+    """The most spaces at the end of one line that may have them, and where they end."""
+    rooms = [(0, start)]
+    at = start
+    for line in head[start:end].split(b"\n"):
+        at += len(line)
+        if not line.strip(b" ") or line.startswith(_PADDED):
+            rooms.append((len(line) - len(line.rstrip(b" ")), at))
+        at += 1
+    return max(rooms)
 
 
 def _status(letters: str) -> bytes:

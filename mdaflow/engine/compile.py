@@ -1,40 +1,28 @@
-"""IR to closures: one function a node, found in one table.
+"""IR to closures: one function a statement, found in one table.
 
-A compiled statement takes the Run and says how to go on; a compiled test says whether it
-holds. Constants are prepared here, once: lists become hash tables, patterns are compiled,
-text is folded.
+A compiled statement takes the Run and says how to go on. Tests are in conditions.py.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mdaflow.lang import ir
-from mdaflow.lang.check import compile_glob, compile_regex
+from mdaflow.lang.check import is_mailbox
+from mdaflow.lang.patterns import compile_regex
 from mdaflow.lang.source import Span
-from mdaflow.lang.subjects import SUBJECTS
+from mdaflow.mail.path import parse_path
 
-from .plan import EvaluationError, Event
+from .conditions import compile_test
+from .match import MAX_STEPS, Lists, compile_match
+from .plan import STORING, EvaluationError, Event
 from .state import CONTINUE, STOP, Run, Step
 from .texts import Pieces, compile_text, folder, length, plain
 
-MAX_SHOWN = 8
-"""Values that a trace shows of one subject."""
-MAX_STEPS = 1 << 28
-"""Instructions of a pattern times bytes of a text that it looks at: RE2 is linear in both."""
-
-LONG = 1 << 16
-"""Characters of a text that takes time to search."""
-
-
 Compiled = Callable[[Run], Step]
-Test = Callable[[Run], bool]
-Match = Callable[[Run, Sequence[str]], bool]
-"""Does one value, given by its alternatives, stand in the relation?"""
-
-Lists = dict[str, tuple[str, ...]]
+MAX_MATCHES = 10_000
+"""Matches that one score counts."""
 
 
 def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None) -> Compiled:
@@ -43,8 +31,8 @@ def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None
     steps: list[tuple[Span, Compiled]] = []
     for statement in statements:
         if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Items):
-            lists[statement.name] = statement.value.entries
-        else:
+            lists[statement.name] = statement.value
+        elif not isinstance(statement, ir.Alias):
             steps.append((statement.span, _STATEMENTS[type(statement)](statement, lists)))
 
     def block(run: Run) -> Step:
@@ -55,9 +43,6 @@ def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None
         return CONTINUE
 
     return block
-
-
-# statements
 
 
 def _branch(node: ir.Branch, lists: Lists) -> Compiled:
@@ -83,13 +68,91 @@ def _branch(node: ir.Branch, lists: Lists) -> Compiled:
     return branch
 
 
+# actions
+
+
 def _act(node: ir.Act, lists: Lists) -> Compiled:
-    operand = compile_text(node.operand) if node.operand is not None else None
-    if operand is None:
-        return lambda run: run.act(node, "", "")
-    if node.verb == "deliver":
-        return lambda run: run.act(node, folder(operand(run)), "")
-    return lambda run: run.act(node, "", plain(operand(run)))
+    what = _WHAT.get(node.verb, _text)(node)
+    options = [(name, _option(value)) for name, value in node.options]
+    own = frozenset(node.flags)
+
+    def act(run: Run) -> Step:
+        said = tuple((name, get(run)) for name, get in options)
+        flags = run.flags | own if node.verb in STORING else frozenset()
+        return run.act(node, flags=flags, options=said, **what(run))
+
+    return act
+
+
+def _option(value: ir.Text | ir.Number) -> Callable[[Run], str | float]:
+    if isinstance(value, ir.Number):
+        amount = value.amount
+        return lambda run: amount
+    text = compile_text(value)
+    return lambda run: plain(text(run))
+
+
+What = Callable[[Run], dict[str, Any]]
+"""The fields of an Action that its operands say."""
+
+
+def _text(node: ir.Act) -> What:
+    if not node.operands:
+        return lambda run: {}
+    text = compile_text(node.operands[0])
+    return lambda run: {"text": plain(text(run))}
+
+
+def _deliver(node: ir.Act) -> What:
+    literal = node.operands[0].literal
+    if literal is not None and is_mailbox(literal):
+        return lambda run: {"folder": literal}
+    text = compile_text(node.operands[0])
+    return lambda run: {"folder": folder(text(run))}
+
+
+def _forward(node: ir.Act) -> What:
+    texts = [compile_text(text) for text in node.operands]
+
+    def forward(run: Run) -> dict[str, Any]:
+        targets = dict.fromkeys(_address(node.span, text(run)) for text in texts)
+        return {"targets": tuple(targets)}
+
+    return forward
+
+
+def _notify(node: ir.Act) -> What:
+    to, text = (compile_text(text) for text in node.operands)
+    return lambda run: {"targets": (_address(node.span, to(run)),), "text": plain(text(run))}
+
+
+def _pipe(node: ir.Act) -> What:
+    texts = [compile_text(text) for text in node.operands]
+    return lambda run: {"targets": tuple(plain(text(run)) for text in texts)}
+
+
+_WHAT: dict[str, Callable[[ir.Act], What]] = {
+    "deliver": _deliver,
+    "forward": _forward,
+    "notify": _notify,
+    "pipe": _pipe,
+}
+"""Actions whose operand is not just a text."""
+
+
+def _address(span: Span, pieces: Pieces) -> str:
+    """An address to send to (RFC 5321 section 4.1.2)."""
+    said = plain(pieces)
+    try:
+        address, rest = parse_path(f"<{said}>".encode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise EvaluationError(span, f"'{said[:100]}' is no address: {error}") from error
+    if rest or "@" not in address:
+        raise EvaluationError(span, f"'{said[:100]}' is no address")
+    return address
+
+
+# what changes the run
 
 
 def _flag(node: ir.Flag, lists: Lists) -> Compiled:
@@ -98,8 +161,7 @@ def _flag(node: ir.Flag, lists: Lists) -> Compiled:
 
     def flag(run: Run) -> Step:
         run.flags = run.flags | flags if add else _without(run.flags, flags)
-        if run.trace is not None:
-            run.trace.append(Event(run.depth, "action", node.span, node.text, None, None))
+        run.tell(node.span, node.text)
         return CONTINUE
 
     return flag
@@ -120,248 +182,120 @@ def _assign(node: ir.Assign, lists: Lists) -> Compiled:
         run.texts_left -= length(run.variables[name])
         if run.texts_left < 0:
             raise EvaluationError(node.span, "the variables are too large together")
+        if run.trace is not None:
+            run.tell(node.span, f'set {name} = "{_one_line(plain(run.variables[name]))}"')
         return CONTINUE
 
     return assign
 
 
+def _score(node: ir.Score, lists: Lists) -> Compiled:
+    count = _count(node) if node.pattern is not None else None
+
+    def score(run: Run) -> Step:
+        points = node.points * (1 if count is None else count(run))
+        if node.most is not None:
+            points = max(-node.most, min(node.most, points))
+        run.scores[node.name] = run.scores.get(node.name, 0.0) + points
+        if run.trace is not None:
+            run.tell(node.span, f"{node.text} -> {run.scores[node.name]:g}")
+        return CONTINUE
+
+    return score
+
+
+def _count(node: ir.Score) -> Callable[[Run], int]:
+    """The matches in all values, a display name with its address."""
+    subject, pattern = node.subject, node.pattern
+    assert subject is not None
+    assert pattern is not None
+    if isinstance(pattern, ir.Text):
+        text = compile_text(pattern)
+
+        def occurrences(run: Run) -> int:
+            wanted = plain(text(run)).casefold()
+            found = run.values(subject) or ()
+            return sum(run.fold(v).count(wanted) for value in found for v in value if wanted)
+
+        return lambda run: min(MAX_MATCHES, occurrences(run))
+    compiled = compile_regex(pattern.source, pattern.flags)
+    longest = MAX_STEPS // compiled.programsize
+
+    def matches(run: Run) -> int:
+        count = 0
+        for value in run.values(subject) or ():
+            for text in value:
+                for _ in compiled.finditer(text.encode("utf-8", "surrogateescape")[:longest]):
+                    run.watch(node.span)
+                    count += 1
+                    if count == MAX_MATCHES:
+                        return count
+        return count
+
+    return matches
+
+
+def _edit(node: ir.Edit, lists: Lists) -> Compiled:
+    value = compile_text(node.value) if node.value is not None else None
+    match = compile_match(node.test, lists) if node.test is not None else None
+
+    def edit(run: Run) -> Step:
+        from mdaflow.mail import edit as edits
+
+        message = run.context.message
+        run.watch(node.span)
+        try:
+            if value is not None:
+                change = edits.add if node.operation == "add" else edits.set_
+                changed = change(message, node.name, plain(value(run)))
+            else:
+                chosen = None if match is None else (lambda text: match(run, (text,)))
+                changed = edits.remove(message, node.name, chosen)
+        except ValueError as error:
+            raise EvaluationError(node.span, str(error)) from error
+        if changed is not message:
+            run.change(changed)
+            run.edits.append(node.text)
+        run.tell(node.span, node.text)
+        return CONTINUE
+
+    return edit
+
+
+def _filter(node: ir.Filter, lists: Lists) -> Compiled:
+    texts = [compile_text(text) for text in node.operands]
+
+    def filter_(run: Run) -> Step:
+        argv = tuple(plain(text(run)) for text in texts)
+        run.cache.pop(("filter", argv, run.context.owner), None)  # what it gets may have changed
+        found = run.ask(node.span, "filter", argv, node.within)
+        if found is not None:
+            run.change(type(run.context.message)(found[0]), content=True)
+        run.tell(node.span, node.text + ("" if found is not None else " (not run)"))
+        return CONTINUE
+
+    return filter_
+
+
 def _stop(node: ir.Stop, lists: Lists) -> Compiled:
     def stop(run: Run) -> Step:
-        if run.trace is not None:
-            run.trace.append(Event(run.depth, "action", node.span, node.text, None, None))
+        run.tell(node.span, node.text)
         return STOP
 
     return stop
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:100])
 
 
 _STATEMENTS: dict[type, Callable[[Any, Lists], Compiled]] = {
     ir.Branch: _branch,
     ir.Act: _act,
     ir.Flag: _flag,
+    ir.Edit: _edit,
+    ir.Filter: _filter,
+    ir.Score: _score,
     ir.Assign: _assign,
     ir.Stop: _stop,
 }
-
-
-# tests
-
-
-def compile_test(node: ir.Test, lists: Lists) -> Test:
-    """A test as a function."""
-    if isinstance(node, ir.Constant):
-        value = node.value
-        return lambda run: value
-    if isinstance(node, ir.Compare):
-        return _compare(node, lists)
-    tests = [compile_test(inner, lists) for inner in node.tests]
-    if node.word == "not":
-        # written as one comparison, `is not`, it is shown as one
-        return _not(tests[0], whole=node.tests[0].span == node.span)
-    return _and(tests) if node.word == "and" else _or(tests)
-
-
-def _and(tests: list[Test]) -> Test:
-    return lambda run: all(test(run) for test in tests)
-
-
-def _or(tests: list[Test]) -> Test:
-    return lambda run: any(test(run) for test in tests)
-
-
-def _not(test: Test, *, whole: bool) -> Test:
-    def negated(run: Run) -> bool:
-        pending = run.pending
-        run.pending = {}  # nothing is bound under `not`
-        held = test(run)
-        run.pending = pending
-        if whole and run.trace is not None:
-            run.trace[-1] = run.trace[-1]._replace(result=not held)
-        return not held
-
-    return negated
-
-
-def _compare(node: ir.Compare, lists: Lists) -> Test:
-    subject, every, span = node.subject, node.every, node.span
-    matches = None if node.relation == "exists" else _match(node, lists)
-
-    def compare(run: Run) -> bool:
-        found = run.values(subject)
-        run.watch(span)
-        if not found:
-            held = False
-        elif matches is None:
-            held = True
-        elif every:
-            held = all(matches(run, value) for value in run.watched(span, found))
-        else:
-            held = any(matches(run, value) for value in run.watched(span, found))
-        if run.trace is not None:
-            _trace(run, node, found, held)
-        return held
-
-    return compare
-
-
-def _trace(run: Run, node: ir.Compare, found: Any, held: bool) -> None:
-    shown: tuple[str, ...] = ("unknown",)
-    if found is not None:
-        shown = tuple(_shown(value) for value in found[:MAX_SHOWN])
-    assert run.trace is not None
-    run.trace.append(Event(run.depth, "test", node.span, node.text, shown, held))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() else f"{value:g}"
-    text = " ".join(reversed(value)) if len(value) == 1 else f"{value[1]} <{value[0]}>"
-    text = "".join(c if c.isprintable() else " " for c in text[:200])
-    return text if len(text) <= 100 else f"{text[:99]}…"
-
-
-def _match(node: ir.Compare, lists: Lists) -> Match:
-    """How one value is matched with the operands."""
-    if node.relation in _NUMBERS or any(isinstance(o, ir.Number) for o in node.operands):
-        return _number_match(node)
-    entries: list[Callable[[Run, Sequence[str]], bool]] = []
-    if node.relation == "in":
-        return _membership(node, lists)
-    for operand in node.operands:
-        if isinstance(operand, ir.Items):
-            entries += [_literal_match(node, entry) for entry in _entries(operand, lists)]
-        elif isinstance(operand, ir.Pattern):
-            flags = operand.flags + "c" * node.exact
-            entries.append(_search(node.span, compile_regex(operand.source, flags)))
-        elif isinstance(operand, ir.Text):
-            entries.append(_text_match(node, operand))
-    if len(entries) == 1:
-        return entries[0]
-    joined, span = all if node.all else any, node.span
-    return lambda run, value: joined(e(run, value) for e in run.watched(span, entries))
-
-
-def _entries(items: ir.Items, lists: Lists) -> tuple[str, ...]:
-    return lists[items.name] if items.name else items.entries
-
-
-# texts
-
-_STRINGS: dict[str, Callable[[str, str], bool]] = {
-    "is": str.__eq__,
-    "contains": str.__contains__,
-    "starts": str.startswith,
-    "ends": str.endswith,
-}
-
-
-def _text_match(node: ir.Compare, text: ir.Text) -> Match:
-    """Matching with a string, which may have holes."""
-    if text.literal is not None:
-        return _literal_match(node, text.literal)
-    get = _glob_text(text) if node.relation == "glob" else compile_text(text)
-    return lambda run, value: _literal_match(node, plain(get(run)))(run, value)
-
-
-def _glob_text(text: ir.Text) -> Callable[[Run], Pieces]:
-    """A glob with holes: only what was written makes wildcards, what is put in is literal."""
-    parts = [(isinstance(p, str), compile_text(ir.Text(text.span, (p,)))) for p in text.parts]
-
-    def get(run: Run) -> Pieces:
-        whole = [(written, plain(part(run))) for written, part in parts]
-        return tuple((t if written else _WILD.sub(r"\\\g<0>", t), True) for written, t in whole)
-
-    return get
-
-
-_WILD = re.compile(r"[\\*?]")
-
-
-def _literal_match(node: ir.Compare, wanted: str) -> Match:
-    if node.relation == "glob":
-        try:
-            return _search(node.span, compile_glob(wanted, node.exact))
-        except ValueError:  # only what was put in can have made it so large
-            raise EvaluationError(node.span, "the pattern is too large") from None
-    holds = _STRINGS[node.relation]
-    whole = node.relation == "is"  # `is` is about the address, not about the display name
-    if node.exact:
-        if whole:
-            return lambda run, value: value[0] == wanted
-        return lambda run, value: any(holds(v, wanted) for v in value)
-    wanted = wanted.casefold()
-    if whole:
-        return lambda run, value: run.fold(value[0]) == wanted
-    return lambda run, value: any(holds(run.fold(v), wanted) for v in value)
-
-
-def _search(span: Span, pattern: Any) -> Match:
-    names: tuple[str, ...] = tuple(pattern.groupindex)
-    longest = MAX_STEPS // (pattern.programsize * (pattern.groups + 1))
-
-    def search(run: Run, value: Sequence[str]) -> bool:
-        for text in value:
-            if len(text) > LONG:
-                run.watch(span)
-            found = pattern.search(text.encode("utf-8", "surrogateescape")[:longest])
-            if found:
-                groups = [found[0], *found.groups()]
-                texts = [(g or b"").decode("utf-8", "replace") for g in groups]
-                run.pending = {k: v for k, v in run.pending.items() if not k.isdecimal()}
-                run.pending.update(zip(map(str, range(len(texts))), texts, strict=True))
-                for name in names:
-                    run.pending[name] = texts[pattern.groupindex[name]]
-                return True
-        return False
-
-    return search
-
-
-def _membership(node: ir.Compare, lists: Lists) -> Match:
-    """`in`: one look-up a value, however long the list is.
-
-    For addresses an entry is an address, `@domain`, `.domain` (its subdomains too) or `word@`.
-    """
-    fold: Callable[[str], str] = str if node.exact else str.casefold
-    operands = [o for o in node.operands if isinstance(o, ir.Items)]
-    wanted = {fold(entry) for operand in operands for entry in _entries(operand, lists)}
-    if SUBJECTS[node.subject.name].type != "address" or node.subject.part not in ("", "address"):
-        return lambda run, value: fold(value[0]) in wanted
-
-    def member(run: Run, value: Sequence[str]) -> bool:
-        address = fold(value[0])
-        local, at, domain = address.rpartition("@")
-        if address in wanted or (at and (f"@{domain}" in wanted or f"{local}@" in wanted)):
-            return True
-        labels = domain.split(".")[-128:] if at else []
-        return any("." + ".".join(labels[i:]) in wanted for i in range(len(labels)))
-
-    return member
-
-
-# numbers
-
-_NUMBERS: dict[str, Callable[..., bool]] = {
-    "=": lambda a, b: a == b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "between": lambda a, low, high: low <= a <= high,
-}
-
-
-def _number_match(node: ir.Compare) -> Match:
-    holds = _NUMBERS.get(node.relation, _NUMBERS["="])
-    wanted = [o.amount for o in node.operands if isinstance(o, ir.Number)]
-
-    def match(run: Run, value: Any) -> bool:
-        number = value if isinstance(value, float) else leading_number(value[0])
-        return number is not None and holds(number, *wanted)
-
-    return match
-
-
-def leading_number(text: str) -> float | None:
-    """The number that a text starts with; None when it starts with none."""
-    found = re.match(r"\s*([+-]?\d{1,18}(?:\.\d{1,18})?)", text, re.ASCII)
-    return float(found[1]) if found else None

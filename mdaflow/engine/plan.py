@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from mdaflow.errors import MdaflowError
 from mdaflow.lang.source import Span
+from mdaflow.mail.message import Message
 
 STORING = ("deliver", "keep")
 """The actions that make a copy in the recipient's mailbox."""
@@ -16,6 +17,9 @@ OUTCOMES = {
     "discard": "discarded",
     "reject": "rejected",
     "defer": "deferred",
+    "forward": "forwarded",
+    "pipe": "piped",
+    "quarantine": "quarantined",
 }
 """What an action makes of a message, in the words of log, JSON and metrics."""
 
@@ -26,6 +30,10 @@ class EvaluationError(MdaflowError):
     def __init__(self, span: Span, message: str) -> None:
         super().__init__(f"{span}: {message}")
         self.span = span
+
+
+class Unanswerable(MdaflowError):
+    """Raised by whoever is asked: the rule that asks cannot be carried out."""
 
 
 def one_line(text: str) -> str:
@@ -40,6 +48,7 @@ class Action:
     verb: str
     folder: str = ""
     text: str = ""
+    """What is said: of a refusal, a reply or a notice; why it is quarantined; a key; a class."""
     flags: frozenset[str] = frozenset()
     also: bool = False
     owner: str = "user"
@@ -47,19 +56,36 @@ class Action:
     """The name of the innermost rule; empty outside of one."""
     span: Span | None = None
     """Where it was said; None for the implicit keep."""
+    targets: tuple[str, ...] = ()
+    """Addresses, or a program with its arguments."""
+    options: tuple[tuple[str, str | float], ...] = ()
+    """What else was said, by its word: `expire`, `every`, `for`, `within` (seconds), `subject`,
+    `from`, `locked`."""
+    message: Message | None = None
+    """The message as it was when this was planned, if rules have changed it before."""
 
     @property
     def stores(self) -> bool:
         """It makes a copy in the recipient's mailbox."""
         return self.verb in STORING
 
+    def option(self, name: str) -> str | float | None:
+        """What was said by this word; None when nothing was."""
+        return dict(self.options).get(name)
+
     def __str__(self) -> str:
-        what = self.text and f' "{one_line(self.text)}"'
+        also = "also " if self.also else ""
         if self.stores:
-            what = f' to "{self.folder or "INBOX"}"'
-            what += f" with flags {' '.join(sorted(self.flags))}" if self.flags else ""
-        verb = "deliver" if self.stores else self.verb
-        return f"{'also ' if self.also else ''}{verb}{what}"
+            flags = f" with flags {' '.join(sorted(self.flags))}" if self.flags else ""
+            return f'{also}deliver to "{self.folder or "INBOX"}"{flags}{self._options()}'
+        to = f" to {' '.join(map(one_line, self.targets))}" if self.targets else ""
+        what = self.text and f' "{one_line(self.text)}"'
+        return f"{also}{self.verb}{to}{what}{self._options()}"
+
+    def _options(self) -> str:
+        said = ((n, f"{v:g} s" if isinstance(v, float) else f'"{one_line(v)}"')
+                for n, v in self.options)  # fmt: skip
+        return "".join(f" {name} {value}" for name, value in said)
 
 
 class Event(NamedTuple):
@@ -89,15 +115,21 @@ class Plan:
     trace: tuple[Event, ...] = ()
     errors: tuple[str, ...] = ()
     """What went wrong in the user's rules; the message is kept then."""
+    edits: tuple[str, ...] = ()
+    """What was done to the header."""
+    own: tuple[str, ...] = ()
+    """The recipient's own addresses, as far as the rules know them."""
+    asked_duplicate: bool = False
+    """The rules asked whether the message was here before: this one is to be remembered."""
 
     @property
     def deciding(self) -> Action:
         """The action that says what became of the message."""
-        return next((a for a in reversed(self.actions) if not a.also), self.actions[-1])
+        return next(a for a in reversed(self.actions) if a.verb in OUTCOMES and not a.also)
 
     @property
     def outcome(self) -> str:
-        """`delivered`, `rejected`, `discarded` or `deferred`."""
+        """`delivered`, `forwarded` and so on: one of the words of `OUTCOMES`."""
         return OUTCOMES[self.deciding.verb]
 
     def __str__(self) -> str:
@@ -105,10 +137,19 @@ class Plan:
 
 
 def united(actions: list[Action], new: Action) -> list[Action]:
-    """The actions with one more; the same folder twice is one copy with the flags of both."""
+    """The actions with one more.
+
+    The same folder twice is one copy with the flags of both and what was said last, unless
+    the message has changed in between.
+    """
     if new.stores:
         for at, old in enumerate(actions):
-            if old.stores and old.folder == new.folder:
-                both = replace(new, flags=old.flags | new.flags, also=old.also and new.also)
+            if old.stores and old.folder == new.folder and old.message is new.message:
+                both = replace(
+                    new,
+                    flags=old.flags | new.flags,
+                    also=old.also and new.also,
+                    options=new.options or old.options,
+                )
                 return [*actions[:at], *actions[at + 1 :], both]
     return [*actions, new]

@@ -8,16 +8,19 @@ for the caller: `EvaluationError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mdaflow.lang import ir
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 
 from .compile import Compiled, compile_block
-from .facts import Ask, Context
+from .facts import Ask, Context, Settings
 from .plan import Action, EvaluationError, Event, Plan, united
-from .state import END, MAX_VARIABLES, Run, Step
+from .state import END, Run, Step
+
+_DUPLICATE = ("duplicate", "", (), False)
 
 
 class Stage:
@@ -27,6 +30,14 @@ class Stage:
         self.owner = owner
         self.name = program.name
         self.block: Compiled = compile_block(program.body)
+        self.own = tuple(entry for entries in map(_me, program.body) for entry in entries)
+        """What the list `me` says."""
+
+
+def _me(statement: ir.Statement) -> tuple[str, ...]:
+    if isinstance(statement, ir.Assign) and statement.name == "me":
+        return statement.value.entries if isinstance(statement.value, ir.Items) else ()
+    return ()
 
 
 def _nobody(_: object) -> None:
@@ -40,32 +51,51 @@ def run(
     ask: Ask = _nobody,
     *,
     trace: bool = False,
-    delimiters: str = "+",
+    settings: Settings = Settings(),  # noqa: B008  # a constant
+    given: Mapping[tuple[str, str], Sequence[Any]] | None = None,
 ) -> Plan:
     """The Plan for one message and one recipient.
 
     `program` is one program (the user's) or the stages in their order. `ask` answers the facts
-    that the message cannot; None from it is unknown. Raises EvaluationError only for a rule of
+    that the message cannot; None from it is unknown. `given` are facts that come before all:
+    (subject, argument) -> values as they are written. Raises EvaluationError only for a rule of
     the site.
     """
     if isinstance(program, ir.Program):
         program = Stage(program)
     stages = [program] if isinstance(program, Stage) else program
-    state = Run(Context(message, envelope or Envelope(), ask, delimiters), trace)
+    context = Context(message, envelope or Envelope(), ask, settings, given or {})
+    state = Run(context, trace)
     errors: list[str] = []
-    ended = any(_stage(state, stage, errors) == END for stage in stages)
+    own = settings.own
+    ended = False
+    for stage in stages:
+        own = (*own, *stage.own)
+        state.begin(stage.owner, (*settings.own, *stage.own))
+        ended = _stage(state, stage, errors) == END
+        if ended:
+            break
     if not ended:
-        keep = Action("keep", flags=state.flags, owner="site")
+        keep = Action("keep", flags=state.flags, owner="site", message=_changed(state))
         state.actions = united(state.actions, keep)
-    return Plan(tuple(state.actions), not ended, tuple(state.trace or ()), tuple(errors))
+    return Plan(
+        tuple(state.actions),
+        not ended,
+        tuple(state.trace or ()),
+        tuple(errors),
+        tuple(state.edits),
+        own,
+        _DUPLICATE in state.cache,
+    )
+
+
+def _changed(state: Run) -> Message | None:
+    return state.context.message if state.changed else None
 
 
 def _stage(state: Run, stage: Stage, errors: list[str]) -> Step:
-    before, flags = state.actions, state.flags
-    state.owner, state.acted = stage.owner, False
-    state.variables, state.captures = {}, {}
-    state.texts_left = MAX_VARIABLES
-    state.rule, state.depth = "", 0
+    before, flags, edits = state.actions, state.flags, list(state.edits)
+    context, changed = state.context, state.changed
     try:
         return stage.block(state)
     except EvaluationError as error:
@@ -74,6 +104,7 @@ def _stage(state: Run, stage: Stage, errors: list[str]) -> Step:
         errors.append(str(error))
         if state.trace is not None:
             state.trace.append(Event(0, "error", error.span, str(error), None, None))
-        keep = Action("keep", flags=flags, owner="user", span=error.span)
+        state.context, state.changed, state.edits = context, changed, edits
+        keep = Action("keep", flags=flags, owner="user", span=error.span, message=_changed(state))
         state.actions = united(before, keep)
         return END

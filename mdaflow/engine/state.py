@@ -13,12 +13,16 @@ from typing import Any, TypeVar
 
 from mdaflow.lang import ir
 from mdaflow.lang.source import Span
+from mdaflow.lang.subjects import SCORE, SUBJECTS, is_asked
+from mdaflow.mail.message import Message
 
-from .facts import Context, values
-from .plan import STORING, Action, EvaluationError, Event, united
+from .facts import Context, Fact, items, values
+from .plan import OUTCOMES, Action, EvaluationError, Event, Unanswerable, united
 
 T = TypeVar("T")
 MAX_ACTIONS = 64
+MAX_FORWARDS = 10
+"""Addresses that one message is sent on to."""
 MAX_VARIABLES = 4 << 20
 """Characters of all variables together."""
 MAX_CPU = 1.0
@@ -36,6 +40,7 @@ class Step(IntEnum):
 
 
 CONTINUE, STOP, END = Step.CONTINUE, Step.STOP, Step.END
+_PERSONAL = ("personal", "", (), False)
 
 
 class Run:
@@ -43,16 +48,21 @@ class Run:
 
     def __init__(self, context: Context, traced: bool) -> None:
         self.context = context
-        self.cache: dict[object, object] = {}
+        self.cache: dict[object, Any] = {}
         self.variables: dict[str, tuple[tuple[str, bool], ...]] = {}
+        self.scores: dict[str, float] = {}
         self.captures: dict[str, str] = {}
         self.pending: dict[str, str] = {}
         """Captures of the condition that is being tested; bound when it holds."""
+        self.item: int | None = None
+        """The attachment that `where` is about."""
         self.flags: frozenset[str] = frozenset()
         self.actions: list[Action] = []
-        self.owner = "user"
+        self.edits: list[str] = []
+        self.changed = False
+        """The message is not as it came any more."""
         self.acted = False
-        """The stage has planned an action."""
+        """The stage has planned an action that does something with the message."""
         self.texts_left = MAX_VARIABLES
         self.rule = ""
         self.depth = 0
@@ -61,28 +71,106 @@ class Run:
         self._cpu_limit: float | None = None
         self.fold = cache(str.casefold)
 
+    def begin(self, owner: str, own: tuple[str, ...]) -> None:
+        """A stage begins: flags and edits go on, names do not."""
+        settings = self.context.settings
+        self.context = self.context._replace(owner=owner, settings=settings._replace(own=own))
+        self.cache.pop(_PERSONAL, None)
+        self.acted = False
+        self.variables, self.captures, self.scores = {}, {}, {}
+        self.texts_left = MAX_VARIABLES
+        self.rule, self.depth = "", 0
+
+    # facts
+
     def values(self, subject: ir.Subject) -> Any:
         """The values of a subject (see facts.py), which are found once a run."""
+        if subject.name not in SUBJECTS:
+            return self._kept(subject)
         key = (subject.name, subject.part, subject.arguments, subject.raw)
+        if self.item is not None and subject.name == "attachment":
+            found = self._answer(subject.span, (*key, "each"), items, subject)
+            if found is None:
+                return None
+            return found[self.item] if self.item < len(found) else []
+        return self._answer(subject.span, key, values, subject)
+
+    def _kept(self, subject: ir.Subject) -> Any:
+        """A running score, or a variable."""
+        if subject.name == SCORE:
+            return [self.scores.get(subject.part, 0.0)]
+        pieces = self.variables.get(subject.words)
+        return [] if pieces is None else [("".join(text for text, _ in pieces),)]
+
+    def _answer(self, span: Span, key: object, get: Any, subject: ir.Subject) -> Any:
         if key not in self.cache:
-            self.cache[key] = values(self.context, subject)
+            try:
+                self.cache[key] = get(self.context, subject)
+            except Unanswerable as error:
+                raise EvaluationError(span, str(error)) from error
         return self.cache[key]
 
-    def act(self, act: ir.Act, folder: str, text: str) -> Step:
+    def ask(
+        self, span: Span, name: str, arguments: tuple[str, ...], within: float = 0.0
+    ) -> Sequence[Any] | None:
+        """Ask the world something about arguments, once a run. None is unknown."""
+        context = self.context
+        given = context.given.get((name, arguments[0] if arguments else ""))
+        if given is None:
+            given = context.given.get((name, ""))
+        if given is not None:
+            return given
+        key = (name, arguments, context.owner)
+        if key not in self.cache:
+            fact = Fact(name, context.message, context.envelope, arguments, context.owner, within)
+            try:
+                self.cache[key] = context.ask(fact)
+            except Unanswerable as error:
+                raise EvaluationError(span, str(error)) from error
+        found: Sequence[Any] | None = self.cache[key]
+        return found
+
+    def change(self, message: Message, *, content: bool = False) -> None:
+        """Go on with another message; `content`: not only its header is another one.
+
+        What was asked about the old one stays true of an edited header.
+        """
+        self.context = self.context._replace(message=message)
+        self.changed = True
+        asked = {} if content else {k: v for k, v in self.cache.items() if _stays(k)}
+        self.cache = asked
+
+    # effects
+
+    def act(self, act: ir.Act, **what: Any) -> Step:
         """Plan an action."""
-        flags = self.flags | frozenset(act.flags) if act.verb in STORING else frozenset()
+        final = act.verb in OUTCOMES
         action = Action(
-            act.verb, folder, text, flags, not act.ends, self.owner, self.rule, act.span
-        )  # fmt: skip
+            act.verb,
+            also=final and not act.ends,
+            owner=self.context.owner,
+            rule=self.rule,
+            span=act.span,
+            message=self.context.message if self.changed else None,
+            **what,
+        )
         if act.verb == "reject" and self.acted:
             raise EvaluationError(act.span, "a reject after an action of the same rules")
-        self.acted = True
+        self.acted = self.acted or final
         if len(self.actions) >= MAX_ACTIONS:
             raise EvaluationError(act.span, f"more than {MAX_ACTIONS} actions")
         self.actions = united(self.actions, action)
-        if self.trace is not None:
-            self.trace.append(Event(self.depth, "action", act.span, str(action), None, None))
+        if sum(len(a.targets) for a in self.actions if a.verb == "forward") > MAX_FORWARDS:
+            raise EvaluationError(act.span, f"forwards to more than {MAX_FORWARDS} addresses")
+        self.tell(act.span, str(action))
         return END if act.ends else CONTINUE
+
+    def tell(self, span: Span, text: str) -> None:
+        """Put what is done into the trace."""
+        if self.trace is not None:
+            self.trace.append(Event(self.depth, "action", span, text, None, None))
+
+    # bounds
 
     def watch(self, span: Span) -> None:
         """End a run that takes too long.
@@ -105,3 +193,9 @@ class Run:
             if at % 64 == 0:
                 self.watch(span)
             yield item
+
+
+def _stays(key: object) -> bool:
+    name = key[0] if isinstance(key, tuple) else ""
+    asked = name in ir.QUESTIONS or name == "list"
+    return asked or (isinstance(key, tuple) and is_asked(str(name), str(key[1])))

@@ -11,9 +11,10 @@ import unicodedata
 from collections.abc import Callable
 
 from mdaflow.lang import ir
-from mdaflow.lang.subjects import SUBJECTS, split
+from mdaflow.lang.subjects import SCORE, SUBJECTS, split
 from mdaflow.mail.path import CONTROL
 
+from .facts import shown
 from .plan import EvaluationError
 from .state import Run
 
@@ -63,7 +64,7 @@ def _getter(part: str | ir.Hole) -> Callable[[Run], Pieces]:
 
 def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
     name, part = split(hole.name)
-    if name in SUBJECTS:
+    if name in SUBJECTS or name == SCORE:
         arguments = (hole.argument,) if hole.argument else ()
         subject = ir.Subject(hole.span, name, part, arguments)
         return lambda run: ((_first(run, subject), True),)
@@ -79,10 +80,7 @@ def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
 
 def _first(run: Run, subject: ir.Subject) -> str:
     found = run.values(subject)
-    if not found:
-        return ""
-    first = found[0]
-    return f"{first:.0f}" if isinstance(first, float) else str(first[0])
+    return shown(found[0]) if found else ""
 
 
 def _filtered(text: str, filters: tuple[tuple[str, int], ...]) -> str:
@@ -114,12 +112,18 @@ def length(pieces: Pieces) -> int:
     return sum(len(piece) for piece, _ in pieces)
 
 
+_MAILBOX = re.compile(r"\A(mbox|maildir):(?=/)")
+
+
 def folder(pieces: Pieces) -> str:
-    """The text as a folder name: levels divided by `/`, empty for the inbox."""
+    """The text as a folder name: levels divided by `/`, empty for the inbox.
+
+    It never names a mailbox by its path: only a text without holes can (see compile.py).
+    """
     safe = "".join(_safe(piece) if tainted else piece for piece, tainted in pieces)
     levels = [_HIDDEN.sub("", level)[:MAX_LEVEL].rstrip() for level in safe.split("/")]
     name = "/".join(level for level in levels if level)
-    return "" if name.upper() == "INBOX" else name
+    return "" if name.upper() == "INBOX" else _MAILBOX.sub(r"\1-", name)
 
 
 def _safe(piece: str) -> str:

@@ -14,11 +14,9 @@ from .source import Span
 
 _NODES = {
     cls.__name__: cls
-    for cls in (
-        ir.Program, ir.Branch, ir.Act, ir.Flag, ir.Assign, ir.Stop, ir.Compare, ir.Join,
-        ir.Constant, ir.Subject, ir.Text, ir.Hole, ir.Pattern, ir.Number, ir.Items,
-    )
-}  # fmt: skip
+    for cls in vars(ir).values()
+    if isinstance(cls, type) and issubclass(cls, tuple) and cls is not Span
+}
 
 
 def dump(program: ir.Program) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .source import Span
 
-VERSION = 1
+VERSION = 2
 """Raised when the meaning of a node changes: programs dumped before it are not loaded."""
 
 
@@ -58,11 +58,13 @@ class Number(NamedTuple):
 
 
 class Items(NamedTuple):
-    """A list of literal strings, or the name of one."""
+    """A list of literal strings: its entries, the name of one, or the file they stand in."""
 
     span: Span
     entries: tuple[str, ...] = ()
     name: str = ""
+    file: str = ""
+    """Absolute, or relative to the working directory, when the entries are read at run time."""
 
 
 Value = Text | Pattern | Number | Items
@@ -87,7 +89,8 @@ class Compare(NamedTuple):
     """A test: a relation between the values of a subject and operands.
 
     It holds if any value does (`every`: all of at least one), for any operand (`all`: for
-    each). `exact` compares octets, else Unicode caseless (casefold).
+    each). `exact` compares octets, else Unicode caseless (casefold). The relation "true" has no
+    operand: the subject itself is true or false.
     """
 
     span: Span
@@ -98,6 +101,29 @@ class Compare(NamedTuple):
     every: bool = False
     all: bool = False
     exact: bool = False
+
+
+class Question(NamedTuple):
+    """A test that the world answers: one of `QUESTIONS`, with arguments put together when it is
+    asked."""
+
+    span: Span
+    text: str
+    name: str
+    arguments: tuple[Text, ...]
+
+
+class Some(NamedTuple):
+    """A test that holds if another one holds for one attachment (`every`: for all of them).
+
+    In it the parts of the subject `over` are those of that attachment.
+    """
+
+    span: Span
+    text: str
+    over: str
+    test: Test
+    every: bool = False
 
 
 class Join(NamedTuple):
@@ -115,7 +141,7 @@ class Constant(NamedTuple):
     value: bool
 
 
-Test = Compare | Join | Constant
+Test = Compare | Question | Some | Join | Constant
 
 
 class Branch(NamedTuple):
@@ -143,8 +169,9 @@ class Act(NamedTuple):
     verb: str
     ends: bool
     cancels: bool
-    operand: Text | None = None
+    operands: tuple[Text, ...] = ()
     flags: tuple[str, ...] = ()
+    options: tuple[tuple[str, Text | Number], ...] = ()
 
 
 class Flag(NamedTuple):
@@ -154,6 +181,45 @@ class Flag(NamedTuple):
     text: str
     operation: str
     flags: tuple[str, ...]
+
+
+class Edit(NamedTuple):
+    """An edit of the header, for what follows: "add", "set" or "remove".
+
+    `value` is what the field says then. Fields are removed if the test holds for their value
+    (none: all of the name).
+    """
+
+    span: Span
+    text: str
+    operation: str
+    name: str
+    value: Text | None = None
+    test: Compare | None = None
+
+
+class Filter(NamedTuple):
+    """The message is replaced by what a program makes of it, within so many seconds."""
+
+    span: Span
+    text: str
+    operands: tuple[Text, ...]
+    within: float
+
+
+class Score(NamedTuple):
+    """Points are added to a running score: once, or for each match in the values of a subject.
+
+    `most` bounds what one run of the statement adds, whatever its sign.
+    """
+
+    span: Span
+    text: str
+    name: str
+    points: float
+    pattern: Pattern | Text | None = None
+    subject: Subject | None = None
+    most: float | None = None
 
 
 class Assign(NamedTuple):
@@ -171,18 +237,77 @@ class Stop(NamedTuple):
     text: str
 
 
-Statement = Branch | Act | Flag | Assign | Stop
+class Alias(NamedTuple):
+    """A recipient that stands for others. It is no step of a run: it holds before there is one."""
+
+    span: Span
+    name: str
+    targets: tuple[str, ...]
+
+
+class Include(NamedTuple):
+    """Another file, in whose place its statements stand; none is left in a compiled program."""
+
+    span: Span
+    path: str
+
+
+Statement = Branch | Act | Flag | Edit | Filter | Score | Assign | Stop | Alias | Include
+
+
+class Given(NamedTuple):
+    """What a case says of the world: a subject and its values."""
+
+    span: Span
+    name: str
+    argument: str
+    values: tuple[str | float | bool, ...]
+
+
+class Expected(NamedTuple):
+    """What a case expects: an action or a rule. `how` is "" (with its like it names all that is
+    planned), "also" (one of several) or "not"."""
+
+    span: Span
+    text: str
+    how: str
+    act: Act | None = None
+    rule: str = ""
+
+
+class Case(NamedTuple):
+    """A test of a program: a message, given facts, and what is expected of the run."""
+
+    span: Span
+    name: str
+    message: str
+    """The message itself, or with `file` the path of one, relative to the program's file."""
+    file: bool
+    given: tuple[Given, ...]
+    expected: tuple[Expected, ...]
 
 
 class Program(NamedTuple):
-    """The statements of one file or folder of files."""
+    """The statements of one file or folder of files, and the cases that stand beside them."""
 
     name: str
     body: tuple[Statement, ...]
+    cases: tuple[Case, ...] = ()
 
 
-ACTIONS = ("deliver", "keep", "discard", "reject", "defer")
-"""What a plan can hold: store in a folder, store in the inbox, drop, refuse, ask to come again."""
+ACTIONS = {
+    "deliver": True, "keep": True, "discard": True, "reject": True, "defer": True,
+    "forward": True, "pipe": True, "quarantine": True,
+    "reply": False, "notify": False, "log": False, "remember": False, "learn": False,
+}  # fmt: skip
+"""What a plan can hold; whether it is final, so that a run may end with it."""
+
+POWERS = (*ACTIONS, "filter", "command", "alias", "files")
+"""What the owner of a program may be allowed: its actions, to put a program in the message's
+way, to ask one, to name recipients, and to name mailboxes by absolute paths."""
+
+QUESTIONS = {"listed": 1, "remembered": 1, "folder": 1, "command": None}
+"""What can be asked of the world with arguments; how many, None for any number."""
 
 RELATIONS = (
     "is", "contains", "starts", "ends", "glob", "regex", "in", "exists", "true",

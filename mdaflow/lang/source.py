@@ -31,7 +31,7 @@ class Span(NamedTuple):
 
     def covers(self, other: Span) -> bool:
         """The other place lies in this one."""
-        return self[1:3] <= other[1:3] and other[3:] <= self[3:]
+        return self.file == other.file and self[1:3] <= other[1:3] and other[3:] <= self[3:]
 
     @property
     def short(self) -> str:
@@ -71,7 +71,7 @@ class Source:
         """The problem of a file that is not UTF-8."""
         before = error.object[: error.start].decode("utf-8", "replace")
         span = Source(before + " ", self.file).span(len(before), len(before) + 1)
-        return Problem(span, "this is not UTF-8; save the file as UTF-8")
+        return Problem.of(span, "not-utf8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,24 @@ class Problem:
     """Something wrong at a place, said to the author of the file."""
 
     span: Span
+    code: str
+    """Its key in the table of messages."""
     message: str
+
+    @classmethod
+    def of(cls, span: Span, code: str, /, **values: object) -> Problem:
+        """The problem of a key, with what is filled in."""
+        from .messages import ERRORS, WARNINGS  # only what is wrong pays for the texts
+
+        text = ERRORS[code] if code in ERRORS else WARNINGS[code]
+        return cls(span, code, text.format_map(values))
+
+    @property
+    def is_warning(self) -> bool:
+        """The program can run all the same."""
+        from .messages import WARNINGS
+
+        return self.code in WARNINGS
 
     def __str__(self) -> str:
         said = self.message[: 4 * MAX_SHOWN]
@@ -101,14 +118,22 @@ class Problem:
 
 
 class SourceError(MdaflowError):
-    """A text that is no program: every problem found in it."""
+    """A text that is no program: every problem found in it.
 
-    def __init__(self, problems: Iterable[Problem], source: Source | None = None) -> None:
+    `sources` are its files, if their lines shall be shown.
+    """
+
+    def __init__(self, problems: Iterable[Problem], sources: Iterable[Source] = ()) -> None:
         self.problems = tuple(
             sorted(set(problems), key=lambda p: (p.span, p.message))[:MAX_PROBLEMS]
         )
-        self.source = source
-        super().__init__("\n".join(p.show(source) if source else str(p) for p in self.problems))
+        self.sources = {source.file: source for source in sources}
+        super().__init__("\n".join(map(self.show, self.problems)))
+
+    def show(self, problem: Problem) -> str:
+        """A problem with its line, if that is known."""
+        source = self.sources.get(problem.span.file)
+        return problem.show(source) if source else str(problem)
 
 
 def near(word: str, known: Iterable[str]) -> str:

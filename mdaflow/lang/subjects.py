@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
-ADDRESS_PARTS = ("address", "user", "detail", "domain", "name", "count")
+TYPES = {
+    "address": "an address",
+    "text": "text",
+    "number": "a number",
+    "truth": "true or false",
+    "moment": "a date",
+    "day": "a day",
+    "clock": "a time of day",
+}
+"""What a value can be, in words."""
+
+ADDRESS_PARTS = {
+    **dict.fromkeys(("address", "user", "detail", "domain", "name"), "text"),
+    "count": "number",
+}
+MOMENT_PARTS = {
+    **dict.fromkeys(("year", "month", "day", "hour", "minute"), "number"),
+    "weekday": "text",
+    "date": "day",
+    "time": "clock",
+    "zone": "text",
+    "age": "number",
+}
+ATTACHMENT_PARTS = {
+    **dict.fromkeys(("name", "extension", "type", "declared_type", "sha256", "inner"), "text"),
+    "size": "number",
+    "count": "number",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a subject gives: `type` is "address", "text", "number" or "truth"."""
+class Kind(NamedTuple):
+    """What a subject gives: one of `TYPES`, and the types of its parts."""
 
     type: str
-    parts: tuple[str, ...] = ()
+    parts: Mapping[str, str] = {}
     argument: bool = False
     """Followed by one name or a list of names: `header "X"`."""
     raw: bool = False
     """`raw` before it gives the undecoded text."""
+    asked: bool = False
+    """Neither message nor envelope tell: somebody has to be asked, or it is unknown."""
 
 
 _ADDRESS = Kind("address", ADDRESS_PARTS)
-_TEXT = Kind("text", ("count",), raw=True)
+_FIELD = Kind("text", {"count": "number"}, raw=True)
+_TEXT = Kind("text")
 _NUMBER = Kind("number")
+_TRUTH = Kind("truth")
+_MOMENT = Kind("moment", MOMENT_PARTS)
+_ASKED = {type: Kind(type, asked=True) for type in ("text", "number", "truth")}
 
 SUBJECTS: dict[str, Kind] = {
     "from": _ADDRESS,
@@ -34,20 +67,44 @@ SUBJECTS: dict[str, Kind] = {
     "envelope.from": _ADDRESS,
     "envelope.to": _ADDRESS,
     "envelope.original": _ADDRESS,
-    "subject": _TEXT,
-    "list_id": _TEXT,
-    "message_id": _TEXT,
-    "header": Kind("text", ("count",), argument=True, raw=True),
-    "body": _TEXT,
+    "subject": _FIELD,
+    "list_id": _FIELD,
+    "message_id": _FIELD,
+    "header": _FIELD._replace(argument=True),
+    "body": _FIELD,
+    "body.html": _TEXT,
     "size": _NUMBER,
     "lines": _NUMBER,
-    "attachment": Kind("text", ("name", "extension", "type", "declared_type", "size", "count")),
-    "client.ip": Kind("text"),
-    "client.name": Kind("text"),
-    "client.helo": Kind("text"),
+    "attachment": Kind("text", ATTACHMENT_PARTS),
+    "date": _MOMENT,
+    "received": _MOMENT,
+    "client.ip": _TEXT,
+    "client.name": _TEXT,
+    "client.helo": _TEXT,
+    "auth.spf": _TEXT,
+    "auth.dkim": _TEXT,
+    "auth.dmarc": _TEXT,
+    "bounce": _TRUTH,
+    "automatic": _TRUTH,
+    "mailing_list": _TRUTH,
+    "personal": _TRUTH,
+    "encrypted": _TRUTH,
+    "signed": _TRUTH,
+    "multipart": _TRUTH,
+    "ambiguous": _ASKED["truth"],
+    "duplicate": _ASKED["truth"],
+    "known_sender": _ASKED["truth"],
+    "virus.found": _ASKED["truth"],
+    "virus.unscanned": _ASKED["truth"],
+    "virus.name": _ASKED["text"],
+    "spam": _ASKED["truth"],
+    "spam.score": _ASKED["number"],
+    "spam.bayes": _ASKED["number"],
+    "spam.symbols": _ASKED["text"],
 }
 
-NUMBER_PARTS = ("count", "size")
+SCORE = "score"
+"""The subject whose parts are the running scores that a program keeps."""
 
 
 def split(words: str) -> tuple[str, str]:
@@ -55,11 +112,20 @@ def split(words: str) -> tuple[str, str]:
     if words in SUBJECTS:
         return words, ""
     name, _, part = words.rpartition(".")
-    return (name, part) if name in SUBJECTS else (words, "")
+    return (name, part) if name in SUBJECTS or name == SCORE else (words, "")
 
 
 def type_of(name: str, part: str) -> str:
-    """What `name.part` gives: "address", "text" or "number"."""
-    if part in NUMBER_PARTS:
+    """What `name.part` gives, one of `TYPES`; a name that is no subject is a variable."""
+    if name == SCORE:
         return "number"
-    return "text" if part else SUBJECTS[name].type
+    if name not in SUBJECTS:
+        return "text"
+    return SUBJECTS[name].parts[part] if part else SUBJECTS[name].type
+
+
+def is_asked(name: str, part: str) -> bool:
+    """Does somebody have to be asked for it?"""
+    if name == "attachment":
+        return part in ("type", "inner")
+    return name in SUBJECTS and SUBJECTS[name].asked

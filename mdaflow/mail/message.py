@@ -2,6 +2,9 @@
 
 Lines end in LF, as they are stored; `from_wire` takes the CRLF of the wire or of a file.
 Any bytes are a Message. Nothing here does I/O or raises.
+
+An edited message has another header block and shares all that is behind it: a body is never
+copied and never parsed twice.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ MAX_READ = 8 << 20
 
 
 class Message:
-    """An immutable message. `raw` is all of it, with LF line ends."""
+    """An immutable message. `raw` is all of it as it came, with LF line ends."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -40,6 +43,22 @@ class Message:
     def __repr__(self) -> str:
         return f"<Message {self.size:,} bytes>"
 
+    def edited(self, head: bytes) -> Message:
+        """The same message with another header block: fields, each with its newline, or none."""
+        return _Edited(self, head)
+
+    def under(self, *head: bytes) -> list[bytes | memoryview]:
+        """The chunks of a message: this header block, and the body as it came."""
+        gap = self._gap if any(head) else b""
+        body = memoryview(self.raw)[self.header_end :]
+        chunks: tuple[bytes | memoryview, ...] = (*head, gap, body)
+        return [chunk for chunk in chunks if chunk]
+
+    @property
+    def _gap(self) -> bytes:
+        """What parts fields from a body that came without a header: they must not swallow it."""
+        return b"\n" if self.header_end == 0 and self.raw[:1] not in (b"", b"\n") else b""
+
     @property
     def size(self) -> int:
         """Bytes."""
@@ -48,19 +67,25 @@ class Message:
     @cached_property
     def lines(self) -> int:
         """Lines of header and body."""
-        return self.raw.count(b"\n") + (not self.raw.endswith(b"\n") and bool(self.raw))
+        return _lines(self.raw)
 
     @cached_property
     def header_end(self) -> int:
-        """The offset behind the last header field."""
+        """The offset in `raw` behind the last header field that came."""
         return header.block_end(self.raw)
+
+    @property
+    def head(self) -> bytes:
+        """The header block, without the empty line behind it."""
+        return self.raw[: self.header_end]
 
     @cached_property
     def fields(self) -> dict[bytes, list[bytes]]:
         """The folded bodies of the header fields by name, in lower case."""
         found: dict[bytes, list[bytes]] = {}
-        for name, _, start, end in header.fields(self.raw, 0, self.header_end):
-            found.setdefault(name, []).append(self.raw[start:end])
+        head = self.head
+        for name, _, start, end in header.fields(head, 0, len(head)):
+            found.setdefault(name, []).append(head[start:end])
         return found
 
     def header(self, name: str, *, raw: bool = False) -> list[str]:
@@ -107,8 +132,46 @@ class Message:
         return self.raw[start : start + MAX_TEXT]
 
 
+class _Edited(Message):
+    """A message with another header block; what is behind it is read by the original, once."""
+
+    def __init__(self, original: Message, head: bytes) -> None:
+        super().__init__(original.raw)
+        self._original = original
+        self._head = head
+        self.header_end = original.header_end
+
+    def edited(self, head: bytes) -> Message:
+        return _Edited(self._original, head)
+
+    @property
+    def head(self) -> bytes:
+        return self._head
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.under(self._head)))
+
+    @cached_property
+    def lines(self) -> int:
+        gap = len(self._gap) if self._head else 0
+        return self._original.lines - _lines(self._original.head) + _lines(self._head) + gap
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        return self._original.parts
+
+    @cached_property
+    def body(self) -> str:
+        return self._original.body
+
+
 def _key(name: str) -> bytes:
     return name.lower().encode("utf-8", "surrogateescape")
+
+
+def _lines(raw: bytes) -> int:
+    return raw.count(b"\n") + (raw[-1:] not in (b"", b"\n"))
 
 
 def _readable(part: Part) -> str:

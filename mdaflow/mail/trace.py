@@ -65,12 +65,13 @@ def _clean(text: str) -> str:
 
 
 def stored(message: Message, prefix: bytes) -> list[bytes | memoryview]:
-    """The chunks of a stored message: `prefix`, then the raw bytes without fields of ours."""
-    raw, end = message.raw, message.header_end
-    if end == 0 and raw[:1] not in (b"", b"\n"):
-        return [prefix, b"\n", raw]  # it has no header: ours must not swallow the text
+    """The chunks of a stored message: `prefix`, then what came without fields of ours."""
+    return message.under(prefix, _without_ours(message.head))
+
+
+def _without_ours(head: bytes) -> bytes:
     # what is examined of a header is searched; a field that begins there is removed whole
-    examined = raw.find(b"\n", min(end, MAX_BLOCK), end) + 1 or end
-    if _OURS.search(raw, 0, examined):
-        return [prefix, _OURS.sub(b"", raw[:examined]), memoryview(raw)[examined:]]
-    return [prefix, raw]
+    examined = head.find(b"\n", MAX_BLOCK) + 1 or len(head)
+    if not _OURS.search(head, 0, examined):
+        return head
+    return _OURS.sub(b"", head[:examined]) + head[examined:]

@@ -59,6 +59,14 @@ class FolderUsers:
             )
         return None
 
+    def all(self) -> Iterator[User]:
+        """All users that `find` can find, in no order. Raises TempFail."""
+        for domain in _folders(self.root):
+            if _DOMAIN.fullmatch(domain) and domain == domain.lower():
+                root = os.path.join(self.root, domain)
+                for name in filter(_LOCAL.fullmatch, _folders(root)):
+                    yield User(f"{name}@{domain}", os.path.join(root, name), self.mailbox)
+
     def _names(self, local: str) -> Iterator[str]:
         user, _ = split_local(local, self.delimiters)
         yield from (local, local.lower(), user, user.lower())
@@ -82,6 +90,16 @@ def _is_folder(path: str) -> bool:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return False
+        raise from_oserror(error) from error
+
+
+def _folders(path: str) -> Iterator[str]:
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.name
+    except OSError as error:
         raise from_oserror(error) from error
 
 

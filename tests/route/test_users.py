@@ -79,6 +79,21 @@ def test_find(root: Path, address: str, user: str | None) -> None:
         assert found == User(user, str(root / domain / name), "maildir:Maildir")
 
 
+def test_all(root: Path, tmp_path: Path) -> None:
+    """All users are those that are found by their address, each once; links are none."""
+    for folder in ("Example.com/bob", "example.org/.hidden", "a b/bob", "empty"):
+        (root / folder).mkdir(parents=True)
+    (root / "alias").symlink_to("example.org")
+    source = FolderUsers(str(root), "maildir:Maildir")
+    listed = list(source.all())
+    assert sorted(user.address for user in listed) == sorted(
+        f"{name}@{domain}" for domain, _, name in (user.partition("/") for user in USERS)
+    )
+    assert [source.find(user.address) for user in listed] == listed
+    with pytest.raises(TempFail, match="No such file"):
+        list(FolderUsers(str(tmp_path / "away"), "x").all())
+
+
 def test_delimiters(root: Path) -> None:
     """What divides user and detail is configured; nothing does without delimiters."""
     assert FolderUsers(str(root), "x", "-_").find("bob_a-b@example.org")

@@ -75,7 +75,8 @@ def _parse(text: str) -> Tree:
     for token in chain(_tokens(text), (None,)):
         kind = "$END" if token is None else token.type
         while True:
-            step = states[stack[-1]].get(kind)
+            row = states[stack[-1]]
+            step = row.get(kind, row.get(""))
             if step is None:
                 raise _Wrong
             if step >= 0:

@@ -22,64 +22,169 @@ if TYPE_CHECKING:
     from lark import Lark, Token
 
 _STATEMENTS = frozenset(
-    ("IF", "SET", "DELIVER", "KEEP", "DISCARD", "REJECT", "DEFER", "FLAG", "UNFLAG", "STOP", "ALSO")
+    [
+        "IF",
+        "SET",
+        "DELIVER",
+        "KEEP",
+        "DISCARD",
+        "REJECT",
+        "DEFER",
+        "FORWARD",
+        "QUARANTINE",
+        "PIPE",
+        "REPLY",
+        "NOTIFY",
+        "LOG",
+        "REMEMBER",
+        "LEARN",
+        "FLAG",
+        "UNFLAG",
+        "ADD",
+        "REMOVE",
+        "FILTER",
+        "SCORE",
+        "STOP",
+        "ALSO",
+    ]
 )
-_OUTSIDE = frozenset(("RULE", "LIST"))
+_OUTSIDE = frozenset(["RULE", "LIST", "IMPORT", "ALIAS", "TEST"])
 _MISPLACED = frozenset(("WORD", "WHEN", "ELSE", "ELIF", "OTHERWISE"))
 """What begins no statement, and at the beginning of a line was meant to."""
 _SYNC = _STATEMENTS | _OUTSIDE | {"RBRACE"}
 """Where the parser can go on."""
 
 JUNK = {
-    "OPEN_LONG": 'this long string is not closed; end it with """',
-    "BAD_NUMBER": "this is no number; write 10, 2.5, 5K, 5M or 30 days",
-    "QUOTE": 'this string is not closed; end it with " on the same line, or use """',
-    "SINGLE_QUOTED": 'strings are written in double quotes: "…"',
-    "CURLY_QUOTED": 'these quotes are typographic; write straight ones: "…"',
-    "OPEN_REGEX": "this regular expression is not closed; end it with / on the same line",
-    "C_OPERATOR": "this operator is not of this language; write and, or, not, =, !=",
-    "SEMICOLON": "statements need no ';'; leave it out",
-    "UNKNOWN": "this character means nothing here",
+    "OPEN_LONG": "open-long-string",
+    "BAD_NUMBER": "no-number",
+    "QUOTE": "open-string",
+    "SINGLE_QUOTED": "single-quotes",
+    "CURLY_QUOTED": "curly-quotes",
+    "LINE_COMMENT": "line-comment",
+    "OPEN_REGEX": "open-regex",
+    "C_OPERATOR": "c-operator",
+    "SEMICOLON": "semicolon",
+    "UNKNOWN": "meaningless",
 }
+"""What is never right -> the message about it."""
 
 # What could stand at a place, in words; groups first, so that a list of 15 words becomes one.
 _GROUPS = (
     (_STATEMENTS, "a statement"),
-    (frozenset({"QUANTIFIER", "RAW", "NOT", "LPAR", "TRUE", "FALSE"}), "a condition"),
-    (frozenset({"WORD", "FROM", "TO"}), "a subject"),
+    (frozenset({"EVERY", "RAW", "NOT", "LPAR", "TRUE", "FALSE"}), "a condition"),
     (frozenset({"IS", "CONTAINS", "COMPARE"}), "an operator (is, contains, matches, in, = …)"),
     (frozenset({"EXACTLY", "REGEX", "NUMBER"}), "a value"),
+    (frozenset({"STRING", "NUMBER", "DURATION", "TRUE"}), "a value"),
 )
 _IN_GROUP = {
-    "a condition": {"WORD", "FROM", "TO"},
+    "a condition": {"WORD"},
     "an operator (is, contains, matches, in, = …)": {
         "NOT", "EQUAL", "STARTS", "ENDS", "MATCHES", "IN", "EXISTS", "BETWEEN", "STRING", "LSQB",
+        "SUCCEEDS", "WHERE",
     },
-    "a value": {"ALL", "STRING", "LONG_STRING", "DURATION", "LSQB", "WORD"},
+    "a value": {"ALL", "STRING", "LONG_STRING", "DURATION", "LSQB", "WORD", "FALSE"},
     "a statement": set(),
-    "a subject": set(),
 }  # fmt: skip
 _NAMES = {
     "$END": "the end of the file", "LBRACE": "'{'", "RBRACE": "'}'", "LPAR": "'('", "RPAR": "')'",
     "LSQB": "a list […]", "RSQB": "']'", "COMMA": "','", "EQUAL": "'='", "COMPARE": "a comparison",
     "STRING": "a string", "LONG_STRING": "a string", "REGEX": "a /regular expression/",
-    "NUMBER": "a number", "DURATION": "a time", "WORD": "a word", "QUANTIFIER": "'every'",
+    "NUMBER": "a number", "DURATION": "a time", "WORD": "a word", "CHANGE": "'+=' or '-='",
 }  # fmt: skip
+_NAME_WORDS = frozenset(
+    [
+        "AT",
+        "EXPIRE",
+        "FLAGS",
+        "FOR",
+        "FROM",
+        "HEADER",
+        "LIST",
+        "LOCKED",
+        "MATCH",
+        "MESSAGE",
+        "MOST",
+        "OF",
+        "SCORE",
+        "SUBJECT",
+        "SUCCEEDS",
+        "THROUGH",
+        "TO",
+        "WHERE",
+    ]
+)
+"""Keywords that are names elsewhere: `_word` of the grammar."""
+_RESERVED = frozenset(
+    [
+        "ALL",
+        "ALSO",
+        "AND",
+        "BETWEEN",
+        "CONTAINS",
+        "ENDS",
+        "EVERY",
+        "EXACTLY",
+        "EXISTS",
+        "FALSE",
+        "IN",
+        "IS",
+        "MATCHES",
+        "NOT",
+        "RAW",
+        "STARTS",
+        "TRUE",
+        "WITH",
+        "WHEN",
+        "OTHERWISE",
+        "RULE",
+        "IMPORT",
+        "ALIAS",
+        "TEST",
+        "GIVEN",
+        "EXPECT",
+        "ELSE",
+        "ELIF",
+        "WITHIN",
+        "PER",
+        "OR",
+    ]
+) | (_STATEMENTS - {"SCORE"})
 # What is often written: the word before, what comes -> what is meant.
 _HINTS = {
     ("else", "IF"): "; did you mean 'elif'?",
     ("header", "WORD"): '; a name stands in quotes, header "X"',
 }
-# Words of other filters, and what they are here.
+# Words of other languages, and what they are here.
 _FOREIGN = {
     "fileinto": "; did you mean 'deliver to'?",
     "move": "; did you mean 'deliver to'?",
+    "save": "; did you mean 'deliver to'?",
     "copy": "; did you mean 'also deliver to'?",
     "addflag": "; did you mean 'flag'?",
     "setflag": "; did you mean 'flag'?",
+    "removeflag": "; did you mean 'unflag'?",
     "elsif": "; did you mean 'elif'?",
-    **dict.fromkeys(("redirect", "forward", "vacation", "pipe"), "; rules cannot send mail"),
+    "elseif": "; did you mean 'elif'?",
+    "redirect": "; did you mean 'forward to'?",
+    "vacation": "; did you mean 'reply'?",
+    "drop": "; did you mean 'discard'?",
+    "delete": "; did you mean 'discard'?",
+    "bounce": "; did you mean 'reject'?",
+    "include": "; did you mean 'import'?",
+    "require": "; it is not needed here",
+    "let": "; did you mean 'set'?",
+    "var": "; did you mean 'set'?",
+    "unless": "; did you mean 'if not'?",
 }
+# A token where a statement of another kind was meant: (token, what is expected) -> hint.
+_MEANT = {
+    ("IF", "WHEN"): "; did you mean 'when'?",
+    ("ELSE", "OTHERWISE"): "; did you mean 'otherwise'?",
+}
+_SIEVE = re.compile(r"^require[ \t]*[\[\"]", re.MULTILINE)
+_PROCMAIL = re.compile(r"^:0[ \t]*[A-Za-z:]*[ \t]*[\w.]*$", re.MULTILINE)
+_HEAD = 20_000
+"""Characters in which a file of another filter shows itself."""
 _LAST_WORD = re.compile(r"(\w+)\s*\Z")
 
 
@@ -108,6 +213,8 @@ class _Explainer:
     def explain(self) -> tuple[Any, list[Problem]]:
         from lark.exceptions import UnexpectedToken  # the only one: the lexer takes any character
 
+        if code := _foreign(self.source.text):
+            return None, [Problem.of(self.source.span(0, 0), code)]
         lark = _lark()
         for token in lark.lex(self.source.text):
             if token.type in JUNK and token.line not in self.junk and len(self.junk) < MAX_PROBLEMS:
@@ -116,7 +223,7 @@ class _Explainer:
         with suppress(UnexpectedToken):
             tree = lark.parse(self.source.text, on_error=self.error)
         for token in self.junk.values():
-            self.problems.append(Problem(self.span(token), JUNK[token.type]))
+            self.problems.append(Problem.of(self.span(token), JUNK[token.type]))
         return tree, self.problems
 
     def span(self, token: Token) -> Span:
@@ -150,21 +257,25 @@ class _Explainer:
         if token.type in _OUTSIDE and "RBRACE" in accepted:
             open_blocks = [v for v in parser.parser_state.value_stack if _is_brace(v)]
             self.closed += len(open_blocks)
-            return Problem(span, f"'{token}' cannot stand in a block: is a '}}' missing before it?")
+            return Problem.of(span, "missing-brace", word=token)
         if token.type == "$END" or (self.begins_line(token) and not accepted >= _STATEMENTS):
             what = "file" if token.type == "$END" else "line"
-            return Problem(
-                self.end_before(token), f"the {what} ends too early: expected {expected}"
-            )
+            end = self.end_before(token)
+            return Problem.of(end, "ends-early", what=what, expected=expected)
         shown = str(token) if len(token) <= 40 else f"{token[:40]}…"
         hint = self.hint(token, accepted)
-        return Problem(span, f"unexpected '{shown}': expected {expected}{hint}")
+        return Problem.of(span, "unexpected", word=shown, expected=expected, hint=hint)
 
     def hint(self, token: Token, accepted: set[str]) -> str:
         start = token.start_pos or 0
         before = _LAST_WORD.search(self.source.text[max(0, start - 40) : start])
         if before and (before[1], token.type) in _HINTS:
             return _HINTS[before[1], token.type]
+        for (found, wanted), meant in _MEANT.items():
+            if token.type == found and wanted in accepted:
+                return meant
+        if "WORD" in accepted and token.type in _RESERVED:
+            return f"; '{token}' is a word of the language"
         quoted = "STRING" in accepted and not accepted & {"WORD", "IS", "IF", "WHEN"}
         if token.type == "WORD" and quoted:
             return f'; a text stands in quotes: "{token[:40]}"'
@@ -219,12 +330,22 @@ class _Explainer:
                 yield token
 
 
+def _foreign(text: str) -> str:
+    """The message for a file of another filter; empty when it is none that we know."""
+    head = text[:_HEAD]
+    if _SIEVE.search(head):
+        return "sieve"
+    return "procmail" if _PROCMAIL.search(head) else ""
+
+
 def _is_brace(value: Any) -> bool:
     return getattr(value, "type", "") == "LBRACE"
 
 
 def _expected(accepted: set[str]) -> str:
     names = set(accepted) - JUNK.keys()
+    if "WORD" in names:
+        names -= _NAME_WORDS
     words: list[str] = []
     for members, title in _GROUPS:
         if members <= names:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lark import Lark
 
-FORMAT = 1
+FORMAT = 2
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _TABLES = os.path.join(_HERE, "tables.json")
 
 Tables = dict[str, Any]
 """`lexer`: one regular expression; `ignore`: its groups that are dropped; `words`: keyword ->
-terminal; `states`: symbol -> next state, or -1 - rule; `rules`: see `_rule`; `start`, `end`."""
+terminal; `states`: symbol -> next state, or -1 - rule, "" for all others; `rules`: see `_rule`;
+`start`, `end`."""
 
 
 def _grammar() -> str:
@@ -83,11 +84,20 @@ def _is_word(terminal: Any) -> bool:
 
 
 def _row(actions: dict[str, Any], rules: dict[Any, int]) -> dict[str, int]:
-    """What a state does with each symbol: go to a state, or reduce by rule n as -1 - n."""
-    return {
+    """What a state does with each symbol: go to a state, or reduce by rule n as -1 - n.
+
+    The reduction that is met most is left to "": a wrong symbol is found at the next shift, and
+    the tables are a quarter as large.
+    """
+    row = {
         symbol: argument if str(action) == "Shift" else -1 - rules[argument]
         for symbol, (action, argument) in actions.items()
     }
+    reductions = [step for step in row.values() if step < 0]
+    if not reductions:
+        return row
+    default = max(set(reductions), key=lambda step: (reductions.count(step), step))
+    return {**{symbol: step for symbol, step in row.items() if step != default}, "": default}
 
 
 def _rule(rule: Any) -> list[Any]:

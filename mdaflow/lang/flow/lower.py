@@ -1,118 +1,95 @@
 """Tree to IR: one function a rule of the grammar, found in one table.
 
 Lowering judges form only: strings, numbers, nesting. Whether a subject, a list or a folder
-makes sense is judged later, on the IR.
+makes sense is judged later, on the IR. This file has the statements; conditions.py the
+conditions, cases.py the test blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mdaflow.lang import ir
-from mdaflow.lang.source import Problem, Source, Span
-from mdaflow.lang.subjects import split
+from mdaflow.lang.source import Problem, Source
 
-from . import strings
+from .cases import Cases
+from .conditions import Conditions
+from .form import Form, Node, tokens
 
-MAX_DEPTH = 32
 MAX_ELIFS = 100
 MAX_RULES = 10_000
+FILTER_SECONDS = 30.0
+"""What a filter may take when nothing is said."""
 
-_RESERVED = frozenset((
-    "quarantine", "forward", "pipe", "filter", "reply", "notify", "add", "remove", "log",
-    "remember", "learn", "import", "alias", "test", "given", "expect", "within", "per",
-))  # fmt: skip
-"""Words of the language to come: no name may be one, so that files stay right."""
-
-_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
-
-Node = Any
-"""A tree, or a token, which is a str: of driver.py, or of Lark when there are errors."""
+_Text = ir.Text
+_Option = tuple[str, _Text | ir.Number]
 
 
 def lower(tree: Node, source: Source) -> tuple[ir.Program, list[Problem]]:
     """The program of a tree, and every problem of form in it."""
     lowering = _Lowering(source)
     body = tuple(s for child in tree.children for s in lowering.statements(child))
-    return ir.Program(source.file, body), lowering.problems
+    return ir.Program(source.file, body, tuple(lowering.cases)), lowering.form.problems
 
 
 class _Lowering:
     def __init__(self, source: Source) -> None:
-        self.source = source
-        self.problems: list[Problem] = []
-        self.depth = 0
+        self.form = Form(source)
+        self.conditions = Conditions(self.form)
+        self.tests = Cases(self.form, self.act)
+        self.cases: list[ir.Case] = []
         self.elifs = 0
         self.rules = 0
-        self.statement: dict[str, Callable[[Node], ir.Statement]] = {
-            "list": self._list, "set": self._set, "rule": self._rule, "if": self._if,
-            "also": self._also, "deliver": self._action, "keep": self._action,
-            "discard": self._action, "reject": self._action, "defer": self._action,
-            "flag": self._flag, "unflag": self._flag, "stop": self._stop,
+        self.by_rule: dict[str, Callable[[Node], ir.Statement]] = {
+            "list": self._list, "set": self._set, "import": self._import, "alias": self._alias,
+            "rule": self._rule, "if": self._if, "also": self.act, "stop": self._stop,
+            "flag": self._flag, "unflag": self._flag, "score": self._score,
+            "filter": self._filter, "add_header": self._edit, "set_header": self._edit,
+            "remove_header": self._remove,
+            **dict.fromkeys(ir.ACTIONS, self.act),
         }  # fmt: skip
-        self.test: dict[str, Callable[[Node], ir.Test]] = {
-            "or_": self._join, "and_": self._join, "not_": self._join, "comparison": self._compare,
-            "true": self._constant, "false": self._constant,
-        }  # fmt: skip
-
-    # places
-
-    def span(self, node: Node) -> Span:
-        start, end = _extent(node)
-        return self.source.span(start, end)
-
-    def text(self, node: Node) -> str:
-        start, end = _extent(node)
-        return " ".join(self.source.text[start:end].split())
-
-    def problem(self, node: Node, message: str) -> None:
-        self.problems.append(Problem(self.span(node), message))
-
-    # statements
 
     def statements(self, node: Node) -> list[ir.Statement]:
+        """The statement of a node; none of what is no statement."""
         if isinstance(node, str):
             return []
         if node.data == "junk":
-            self._junk(node)
+            self.form.junk(node)
             return []
-        return [self.statement[str(node.data)](node)]
+        if node.data == "test":
+            self.cases.append(self.tests.case(node))
+            return []
+        return [self.by_rule[str(node.data)](node)]
 
     def block(self, node: Node) -> tuple[ir.Statement, ...]:
-        if not self._enter(node):
+        """The statements between braces."""
+        if not self.form.enter(node):
             return ()
         found = tuple(s for child in node.children for s in self.statements(child))
-        self.depth -= 1
+        self.form.depth -= 1
         return found
 
-    def _enter(self, node: Node) -> bool:
-        if self.depth == MAX_DEPTH:
-            self.problem(node, f"this is nested more than {MAX_DEPTH} levels deep")
-            return False
-        self.depth += 1
-        return True
+    # blocks
 
     def _rule(self, node: Node) -> ir.Statement:
         name, condition, block, otherwise = node.children
         self.rules += 1
         if self.rules == MAX_RULES + 1:
-            self.problem(node, f"more than {MAX_RULES:,} rules in one file")
-        title = self._plain(name) if isinstance(name, str) else ""
+            self.form.problem(node, "too-many-rules", most=MAX_RULES)
+        title = self.form.plain(name) if isinstance(name, str) else ""
         if otherwise is not None and condition is None:
-            self.problem(otherwise, "'otherwise' needs a rule with 'when'")
-        test = None if condition is None else self.condition(condition)
+            self.form.problem(otherwise, "otherwise-when")
+        test = None if condition is None else self.conditions.test(condition)
         last = () if otherwise is None else self.block(otherwise)
-        head = self._head(node, block)
+        head = self.form.head(node, block)
         known_as = title or (head if test is not None else "")
-        return ir.Branch(self.span(node), head, known_as, test, self.block(block), last)
+        return ir.Branch(self.form.span(node), head, known_as, test, self.block(block), last)
 
     def _if(self, node: Node) -> ir.Statement:
         condition, block, *elifs, otherwise = node.children
         self.elifs += len(elifs)  # each is a level of the IR, and so are those around them
         if self.elifs > MAX_ELIFS:
-            self.problem(node, f"more than {MAX_ELIFS} elif; write rules instead")
+            self.form.problem(node, "too-many-elifs", most=MAX_ELIFS)
             elifs, otherwise = [], None
         last: tuple[ir.Statement, ...] = () if otherwise is None else self.block(otherwise)
         for elif_ in reversed(elifs):
@@ -124,170 +101,132 @@ class _Lowering:
     def _branch(
         self, node: Node, condition: Node, block: Node, last: tuple[ir.Statement, ...]
     ) -> ir.Branch:
-        test, head = self.condition(condition), self._head(node, block)
-        return ir.Branch(self.span(node), head, "", test, self.block(block), last)
+        test, head = self.conditions.test(condition), self.form.head(node, block)
+        return ir.Branch(self.form.span(node), head, "", test, self.block(block), last)
 
-    def _head(self, node: Node, block: Node) -> str:
-        start = _extent(node)[0]
-        return " ".join(self.source.text[start : _extent(block)[0]].split())
+    # names
 
     def _list(self, node: Node) -> ir.Statement:
-        name, items = node.children
-        return ir.Assign(self.span(name), self._name(name), self._items(items))
+        _, name, *_, value = node.children
+        items = (
+            ir.Items(self.form.span(value), file=self.form.plain(value))
+            if isinstance(value, str)
+            else self.form.items(value)
+        )
+        return ir.Assign(self.form.span(name), str(name), items)
 
     def _set(self, node: Node) -> ir.Statement:
         name, value = node.children
-        lowered = self._items(value) if value.data == "items" else self._string(value)
-        return ir.Assign(self.span(name), self._name(name), lowered)
+        lowered = self.form.items(value) if value.data == "items" else self.form.string(value)
+        return ir.Assign(self.form.span(name), str(name), lowered)
 
-    def _name(self, token: Node) -> str:
-        if token in _RESERVED:
-            self.problem(token, f"'{token}' is a word of the language; take another name")
-        return str(token)
+    def _import(self, node: Node) -> ir.Statement:
+        return ir.Include(self.form.span(node.children[0]), self.form.plain(node.children[0]))
 
-    def _also(self, node: Node) -> ir.Statement:
-        return self._action(node.children[0], also=node)
+    def _alias(self, node: Node) -> ir.Statement:
+        name, _, targets = node.children
+        found = self.form.plains(targets)
+        return ir.Alias(self.form.span(node), self.form.plain(name), found)
 
-    def _action(self, node: Node, also: Node | None = None) -> ir.Act:
-        operand: ir.Text | None = None
-        flags: tuple[str, ...] = ()
-        for child in node.children:
-            if child is None:
-                continue
-            if child.data == "string":
-                operand = self._string(child)
-            else:
-                flags += self._flags(child.children[0])
-        whole, final = also or node, also is None
-        verb = str(node.data)
-        return ir.Act(self.span(whole), self.text(whole), verb, final, final, operand, flags)
+    # actions
+
+    def act(self, node: Node) -> ir.Act:
+        """An action, with `also` or without."""
+        inner = node.children[-1] if node.data == "also" else node
+        verb = str(inner.data).removeprefix("bare_")
+        final = ir.ACTIONS[verb] and inner is node
+        operands: list[_Text] = []
+        flags: list[str] = []
+        options: list[_Option] = []
+        for child in inner.children:
+            kind = "" if child is None else getattr(child, "type", "") or str(child.data)
+            if kind == "with_flags":
+                flags += self.form.plains(child.children[-1])
+            elif kind in _OPTIONS:
+                options.append((_OPTIONS[kind], self._option(child.children[-1])))
+            elif kind == "items":
+                operands += self.form.texts(child)
+            elif kind == "string":
+                operands.append(self.form.string(child))
+            elif kind not in ("", "TO"):
+                operands.append(ir.Text(self.form.span(child), (str(child),)))
+        self._once(node, [name for name, _ in options])
+        span, text = self.form.span(node), self.form.text(node)
+        what = tuple(operands), tuple(flags), tuple(options)
+        return ir.Act(span, text, verb, final, final, *what)
+
+    def _option(self, node: Node) -> _Text | ir.Number:
+        is_time = getattr(node, "type", "") == "DURATION"
+        return self.form.number(node) if is_time else self.form.string(node)
+
+    def _once(self, node: Node, names: list[str]) -> None:
+        for name in names:
+            if names.count(name) > 1:
+                self.form.problem(node, "said-twice", word=name)
+                return
 
     def _flag(self, node: Node) -> ir.Statement:
         operation = "add" if node.data == "flag" else "remove"
-        flags = self._flags(node.children[0])
-        return ir.Flag(self.span(node), self.text(node), operation, flags)
+        flags = self.form.plains(node.children[0])
+        return ir.Flag(self.form.span(node), self.form.text(node), operation, flags)
 
     def _stop(self, node: Node) -> ir.Statement:
-        return ir.Stop(self.span(node), self.text(node))
+        return ir.Stop(self.form.span(node), self.form.text(node))
 
-    def _flags(self, node: Node) -> tuple[str, ...]:
-        return (self._plain(node),) if isinstance(node, str) else self._items(node).entries
+    # the message
 
-    # conditions
+    def _edit(self, node: Node) -> ir.Statement:
+        operation = str(node.data).partition("_")[0]
+        value = self.form.string(node.children[-1])
+        first = value.parts[0] if value.parts else ""
+        name, colon, rest = (first if isinstance(first, str) else "").partition(":")
+        if not colon:
+            self.form.problem(node.children[-1], "header-form")
+        rest = rest.lstrip()
+        value = value._replace(parts=((rest,) if rest else ()) + value.parts[1:])
+        span, text = self.form.span(node), self.form.text(node)
+        return ir.Edit(span, text, operation, name.strip(), value)
 
-    def condition(self, node: Node) -> ir.Test:
-        return self.test[str(node.data)](node)
-
-    def _join(self, node: Node) -> ir.Test:
-        if not self._enter(node):
-            return ir.Constant(self.span(node), False)
-        word = str(node.data).rstrip("_")
-        operands = _chain(node) if word != "not" else node.children
-        tests = tuple(self.condition(child) for child in operands)
-        self.depth -= 1
-        return ir.Join(self.span(node), word, tests)
-
-    def _constant(self, node: Node) -> ir.Test:
-        return ir.Constant(self.span(node), node.data == "true")
-
-    def _compare(self, node: Node) -> ir.Test:
-        subject, relation = node.children
-        words: list[Node] = [c for c in subject.children if isinstance(c, str)]
-        words = [word for word in words if word.type != "STRING"]
-        every = words[0].type == "QUANTIFIER"
-        raw = any(w.type == "RAW" for w in words[:-1])
-        name, part = split(str(words[-1]))
-        found = ir.Subject(self.span(subject), name, part, self._argument(subject), raw)
-        span, text = self.span(node), self.text(node)
+    def _remove(self, node: Node) -> ir.Statement:
+        _, token, relation = node.children
+        span, text, name = self.form.span(node), self.form.text(node), self.form.plain(token)
         if relation is None:
-            return ir.Compare(span, text, found, "true", every=every)
-        negated, word, values = self._relation(relation)
-        operands, all_, exact = self._values(values)
-        if word == "matches":
-            word = "regex" if any(isinstance(v, ir.Pattern) for v in operands) else "glob"
-        test = ir.Compare(span, text, found, word, operands, every, all_, exact)
-        return ir.Join(span, "not", (test,)) if negated else test
+            return ir.Edit(span, text, "remove", name)
+        if any(t.type == "NOT" or t == "!=" for t in tokens(relation)) or relation.data == "where":
+            self.form.problem(relation, "remove-what")
+            return ir.Edit(span, text, "remove", name)
+        subject = ir.Subject(self.form.span(token), "header", "", (name,))
+        test = self.conditions.compare(node, subject, False, relation)
+        return ir.Edit(span, text, "remove", name, None, test)
 
-    def _argument(self, subject: Node) -> tuple[str, ...]:
-        last = subject.children[-1]
-        if last is None:
-            return ()
-        return (self._plain(last),) if isinstance(last, str) else self._items(last).entries
+    def _filter(self, node: Node) -> ir.Statement:
+        _, program, within = node.children
+        seconds = FILTER_SECONDS
+        if within is not None:
+            seconds = self.form.number(within.children[0]).amount
+        operands = self.form.texts(program)
+        return ir.Filter(self.form.span(node), self.form.text(node), operands, seconds)
 
-    def _relation(self, node: Node) -> tuple[bool, str, list[Node]]:
-        tokens: list[Node] = [c for c in node.children if isinstance(c, str)]
-        values = [c for c in node.children if not isinstance(c, str)]
-        negated = any(t.type == "NOT" for t in tokens) or tokens[0] == "!="
-        word = {"is_": "is", "is_not": "is", "in_": "in"}.get(str(node.data), str(node.data))
-        if word == "compare":
-            word = "=" if tokens[0] == "!=" else str(tokens[0])
-        return negated, word, values
-
-    # values
-
-    def _values(self, nodes: list[Node]) -> tuple[tuple[ir.Value, ...], bool, bool]:
-        tokens: list[Node] = [c for node in nodes for c in node.children if isinstance(c, str)]
-        types = {token.type for token in tokens}
-        lowered = [self._value(node.children[-1]) for node in nodes]
-        return tuple(v for v in lowered if v), "ALL" in types, "EXACTLY" in types
-
-    def _value(self, node: Node) -> ir.Value | None:
-        first = node.children[0] if node.children else None
-        match str(node.data):
-            case "string":
-                return self._string(node)
-            case "regex":
-                source, _, flags = str(first)[1:].rpartition("/")
-                return ir.Pattern(self.span(node), source.replace("\\/", "/"), flags)
-            case "number":
-                return ir.Number(self.span(node), _number(str(first)))
-            case "duration":
-                return ir.Number(self.span(node), _seconds(str(first)))
-            case "word":
-                return ir.Items(self.span(node), name=str(first))
-            case "items":
-                return self._items(node)
-        self._junk(node)
-        return None
-
-    def _items(self, node: Node) -> ir.Items:
-        tokens = [c for c in node.children if isinstance(c, str)]
-        return ir.Items(self.span(node), tuple(self._plain(token) for token in tokens))
-
-    def _string(self, node: Node) -> ir.Text:
-        token = node.children[0]
-        return strings.text(str(token), _extent(token)[0], self.source, self.problems)
-
-    def _plain(self, token: Node) -> str:
-        return strings.plain(str(token), _extent(token)[0], self.source, self.problems)
-
-    def _junk(self, node: Node) -> None:
-        from .explain import JUNK
-
-        token = node.children[0]
-        self.problem(token, JUNK[token.type])
+    def _score(self, node: Node) -> ir.Statement:
+        _, name, sign, points, per = node.children
+        amount = self.form.number(points).amount * (-1 if sign == "-=" else 1)
+        span, text = self.form.span(node), self.form.text(node)
+        if per is None:
+            return ir.Score(span, text, str(name), amount)
+        _, _, what, _, subject, at_most = per.children
+        pattern = self.form.pattern(what) if isinstance(what, str) else self.form.string(what)
+        most = None if at_most is None else self.form.number(at_most.children[-1]).amount
+        looked_at = self.conditions.subject(subject)
+        return ir.Score(span, text, str(name), amount, pattern, looked_at, most)
 
 
-def _extent(node: Node) -> tuple[int, int]:
-    place: Any = node if isinstance(node, str) else node.meta
-    return int(place.start_pos or 0), int(place.end_pos or 0)
-
-
-def _chain(node: Node) -> list[Node]:
-    """The operands of `a or b or c`, which the grammar gives as `(a or b) or c`."""
-    operands: list[Node] = []
-    at: Node = node
-    while at.data == node.data:
-        first, last = at.children
-        operands.append(last)
-        at = first
-    return [at, *reversed(operands)]
-
-
-def _number(word: str) -> float:
-    return float(word[:-1]) * _SIZES[word[-1]] if word[-1] in _SIZES else float(word)
-
-
-def _seconds(word: str) -> float:
-    digits = word.rstrip("abcdefghijklmnopqrstuvwxyz \t\r\n")
-    return float(digits) * _SECONDS[word[len(digits) :].strip().rstrip("s")]
+_OPTIONS = {
+    "expire": "expire",
+    "lasting": "for",
+    "within": "within",
+    "locked": "locked",
+    "reply_subject": "subject",
+    "reply_every": "every",
+    "reply_from": "from",
+}
+"""Rules of the grammar for options -> the option's name."""

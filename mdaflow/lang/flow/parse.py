@@ -27,10 +27,10 @@ def parse_tree(source: Source) -> tuple[Any, list[Problem]]:
     """
     if control := _CONTROL.search(source.text):
         at = control.start()
-        return None, [Problem(source.span(at, at + 1), "a control character has no place here")]
+        return None, [Problem.of(source.span(at, at + 1), "control-character")]
     if len(source.text) > MAX_PIECES and sum(1 for _ in _PIECE.finditer(source.text)) > MAX_PIECES:
         start = source.span(0, 0)
-        return None, [Problem(start, f"more than {MAX_PIECES:,} words; a shorter file is needed")]
+        return None, [Problem.of(start, "too-many-words", most=MAX_PIECES)]
     was_enabled = gc.isenabled()
     gc.disable()  # a large tree is all live: collecting it again and again doubles the time
     try:

@@ -35,7 +35,7 @@ def text(token: str, start: int, source: Source, problems: list[Problem]) -> ir.
                 parts += [literal, hole] if literal else [hole]
                 literal = ""
         elif piece["stray"]:
-            problems.append(Problem(here, f"a lone brace; write {piece['stray'] * 2} for a brace"))
+            problems.append(Problem.of(here, "lone-brace", brace=piece["stray"]))
         else:
             literal += _literal(piece, here, problems)
     if literal:
@@ -44,13 +44,19 @@ def text(token: str, start: int, source: Source, problems: list[Problem]) -> ir.
     return ir.Text(span, _stripped(tuple(parts), content) if long else tuple(parts))
 
 
+def raw(token: str) -> str:
+    """A long string as it stands, without its indentation; it ends with a newline."""
+    (content,) = _stripped((token[3:-3],), token[3:-3]) or ("",)
+    assert isinstance(content, str)
+    return content
+
+
 def plain(token: str, start: int, source: Source, problems: list[Problem]) -> str:
     """A string literal in which nothing is put."""
     found = text(token, start, source, problems)
     for part in found.parts:
         if isinstance(part, ir.Hole):
-            message = "no {hole} can stand in this string; write {{ and }} for braces"
-            problems.append(Problem(part.span, message))
+            problems.append(Problem.of(part.span, "no-holes"))
     return found.literal or ""
 
 
@@ -63,11 +69,9 @@ def _literal(piece: re.Match[str], here: Span, problems: list[Problem]) -> str:
     if letter is None:
         return _character(piece["code"] or "", here, problems)
     if letter == "\n":
-        problems.append(
-            Problem(here, "a backslash does not join lines; write \\\\ for a backslash")
-        )
+        problems.append(Problem.of(here, "joined-lines"))
     elif letter not in _ESCAPES:
-        problems.append(Problem(here, f"unknown escape \\{letter}; write \\\\ for a backslash"))
+        problems.append(Problem.of(here, "unknown-escape", letter=letter))
     return _ESCAPES.get(letter, "")
 
 
@@ -75,22 +79,21 @@ def _character(code: str, here: Span, problems: list[Problem]) -> str:
     number = int(code, 16) if _CODE.fullmatch(code) else 0
     if 0 < number < 0x110000 and not 0xD800 <= number < 0xE000:
         return chr(number)
-    said = f"U+{code.upper()} is no character" if number else "write a character as \\u{20AC}"
-    problems.append(Problem(here, said))
+    said = "no-character" if number else "character-form"
+    problems.append(Problem.of(here, said, code=code.upper()))
     return ""
 
 
 def _hole(inside: str, here: Span, problems: list[Problem]) -> ir.Hole | None:
     found = _HOLE.fullmatch(inside)
     if not found:
-        message = "this is no {name}, {name|filter} or {header Name}; write {{ for a brace"
-        problems.append(Problem(here, message))
+        problems.append(Problem.of(here, "no-hole"))
         return None
     filters: list[tuple[str, int]] = []
     for word in found["filters"].split("|")[1:]:
         match = _FILTER.fullmatch(word)
         if not match:
-            problems.append(Problem(here, f"'{word.strip()}' is no filter"))
+            problems.append(Problem.of(here, "no-filter", word=word.strip()))
             continue
         filters.append((match[1], int(match[2] or 0)))
     return ir.Hole(here, found["name"], (found["argument"] or "").strip(), tuple(filters))

@@ -1,0 +1,51 @@
+"""What the deliverers of actions are given: one delivery, and the means to carry it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+
+from .mailbox import Mailbox
+
+
+class Memory(Protocol):
+    """Keys with times to live, shared by all processes. Both calls raise OSError."""
+
+    def get(self, key: str) -> str | None:
+        """The value, unless there is none or its time is over."""
+
+    def put(self, key: str, value: str, seconds: float | None = None) -> None:
+        """Keep a value, for so many seconds or for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a site carries out actions with."""
+
+    hostname: str = "localhost"
+    next_hop: str = "127.0.0.1:25"
+    """`host:port` of the MTA that takes what leaves us."""
+    quarantine: str = ""
+    """The folder of the quarantine; empty when there is none."""
+    state: str = ""
+    """The folder of small state, for lock files; empty when there is none."""
+    key: bytes = b""
+    """The site's secret: proves that a message was here before."""
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One message for one recipient, on its way."""
+
+    message: Message
+    envelope: Envelope
+    mailbox: Mailbox
+    ident: str
+    """The id of this delivery in the log and in trace fields."""
+    means: Means
+    own: tuple[str, ...] = ()
+    """The recipient's own addresses, which nothing is sent to automatically."""

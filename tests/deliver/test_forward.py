@@ -1,0 +1,149 @@
+"""Mail that is sent on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fake_mta import FakeMTA
+
+from mdaflow.deliver import forward
+from mdaflow.deliver.job import Job, Means
+from mdaflow.deliver.mailbox import Mailbox
+from mdaflow.engine.plan import Action
+from mdaflow.errors import PermFail, TempFail
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.loop import came_back, proof
+from mdaflow.mail.message import Message
+
+KEY = b"secret"
+BOB = "bob@example.org"
+ENVELOPE = Envelope("ann@example.com", BOB, "sales@example.org", received=1762003500.0)
+MAIL = b"Received: by a\nSubject: caf\xe9\n\n.hello\n..\n\xff\n"
+
+
+def job(mta: FakeMTA, raw: bytes = MAIL, envelope: Envelope = ENVELOPE, key: bytes = KEY) -> Job:
+    means = Means("mx.example.org", mta.hop, key=key)
+    return Job(Message(raw), envelope, Mailbox("maildir", "/nowhere", "Mail"), "id1", means)
+
+
+def to(*targets: str) -> Action:
+    return Action("forward", targets=targets)
+
+
+def sent(mta: FakeMTA) -> bytes:
+    """The one message that arrived, with LF line ends."""
+    (session,) = mta.taken
+    text = session.data.replace(b"\r\n", b"\n")
+    return text.removesuffix(b".\n").replace(b"\n..", b"\n.")
+
+
+def test_bytes() -> None:
+    """A proof and a Received field come on top; every other byte is as it came."""
+    with FakeMTA() as mta:
+        forward.prepare(job(mta), to("carl@x.org")).commit()
+    assert (
+        sent(mta)
+        == (
+            f"X-mdaflow-Loop: {proof(KEY, BOB)}\n"
+            "Received: by mx.example.org (mdaflow) with LMTP id id1\n"
+            "\tfor <bob@example.org>; Sat, 1 Nov 2025 13:25:00 +0000\n"
+        ).encode()
+        + MAIL
+    )
+
+
+@pytest.mark.parametrize("sender", ["ann@example.com", ""])
+def test_envelope(sender: str) -> None:
+    """The sender stays, also the null sender; equal targets are one."""
+    with FakeMTA() as mta:
+        envelope = replace(ENVELOPE, sender=sender)
+        ready = forward.prepare(job(mta, envelope=envelope), to("c@x.org", "d@x.org", "c@x.org"))
+        ready.commit()
+    _, mail, *targets = mta.sessions[0].commands[:-2]
+    assert mail.startswith(f"MAIL FROM:<{sender}>".encode())
+    assert targets == [b"RCPT TO:<c@x.org>", b"RCPT TO:<d@x.org>"]
+    assert ready.where == "smtp c@x.org, d@x.org"
+
+
+def test_spellings_are_not_merged() -> None:
+    """Two spellings are two targets: only their MTA knows better (P49)."""
+    with FakeMTA() as mta:
+        forward.prepare(job(mta), to("c@x.org", "C@x.org")).commit()
+    assert len([c for c in mta.sessions[0].commands if c.startswith(b"RCPT")]) == 2
+
+
+def test_loop_is_seen() -> None:
+    """What comes back is recognised, also when it went by another recipient of ours."""
+    with FakeMTA() as first:
+        forward.prepare(job(first), to("carl@example.org")).commit()
+    carl = replace(ENVELOPE, recipient="carl@example.org")
+    with FakeMTA() as second:
+        forward.prepare(job(second, sent(first), carl), to(BOB)).commit()
+    back = Message(sent(second))
+    assert came_back(back, BOB, KEY)
+    assert came_back(back, "carl@example.org", KEY)
+    assert not came_back(Message(MAIL), BOB, KEY)
+
+
+def test_fields_of_ours_are_not_believed() -> None:
+    """Forged fields of our namespace and an old Return-Path do not go on."""
+    raw = b"X-mdaflow-Loop: forged\nReturn-Path: <x@y>\nX-mdaflow-Notice: yes\n" + MAIL
+    with FakeMTA() as mta:
+        forward.prepare(job(mta, raw, key=b""), to("carl@x.org")).commit()
+    assert sent(mta).startswith(b"Received: by mx.example.org")
+    assert sent(mta).endswith(MAIL)
+    assert b"mdaflow-" not in sent(mta)
+    assert b"Return-Path" not in sent(mta)
+
+
+def test_edited_message() -> None:
+    """What rules have made of the message is sent, and the proofs it came with are kept."""
+    edited = Message(b"Subject: edited\n\nhello\n")
+    theirs = f"X-mdaflow-Loop: {proof(KEY, 'carl@example.org')}\n".encode()
+    with FakeMTA() as mta:
+        action = replace(to("carl@x.org"), message=edited)
+        forward.prepare(job(mta, theirs + MAIL), action).commit()
+    assert sent(mta).endswith(b"+0000\n" + edited.raw)
+    assert theirs in sent(mta)
+
+
+def test_hostile_envelope() -> None:
+    """What came from outside begins no line of its own (P15)."""
+    envelope = replace(ENVELOPE, peer="x\nReceived: y\nBcc: z", recipient="b\n\nReceived:@x.org")
+    with FakeMTA() as mta:
+        forward.prepare(job(mta, envelope=envelope), to("carl@x.org")).commit()
+    names = [name.lower() for name in Message(sent(mta)).fields]
+    assert names == [b"x-mdaflow-loop", b"received", b"subject"]
+    assert len(Message(sent(mta)).fields[b"received"]) == 2
+
+
+def test_no_header() -> None:
+    """A message without a header gets one, and keeps its text."""
+    with FakeMTA() as mta:
+        forward.prepare(job(mta, b"just text\n"), to("carl@x.org")).commit()
+    assert sent(mta).endswith(b"+0000\n\njust text\n")
+
+
+@pytest.mark.parametrize("targets", [(), ("",), ("bob",), ("a@b\r\nDATA",), ("c@x.org", "<x>")])
+def test_no_address(targets: tuple[str, ...]) -> None:
+    """A forward to nobody, or to what is no address, can never work."""
+    with FakeMTA() as mta, pytest.raises(PermFail) as failure:
+        forward.prepare(job(mta), to(*targets))
+    assert failure.value.status.enhanced == "5.1.3"
+    assert mta.sessions == []
+
+
+@pytest.mark.parametrize(
+    ("script", "failure"),
+    [
+        ({"rcpt": b"450 4.2.0 Busy\r\n"}, TempFail),
+        ({"dot": b"451 4.3.0 Full\r\n"}, TempFail),
+        ({"rcpt": b"550 5.1.1 Unknown\r\n"}, PermFail),
+        ({"dot": b"554 5.7.1 Spam\r\n"}, PermFail),
+    ],
+)
+def test_refusal(script: dict[str, bytes], failure: type[Exception]) -> None:
+    """What the next hop says is the result (P40)."""
+    with FakeMTA(script) as mta, pytest.raises(failure):
+        forward.prepare(job(mta), to("carl@x.org")).commit()
