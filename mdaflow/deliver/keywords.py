@@ -46,7 +46,7 @@ _LOCK = "dovecot-uidlist.lock"
 _MOST = 26
 _LONGEST = 1 << 16  # bytes of the file
 _LINE = re.compile(r"([0-9]{1,2}) ([^\n]+)\n")
-_OWNER = re.compile(r"([1-9][0-9]{0,8}):(.+)\n?", re.DOTALL)
+_OWNER = re.compile(r"([1-9][0-9]{0,8}):([^\n]+)\n?")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

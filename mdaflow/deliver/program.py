@@ -166,7 +166,7 @@ def _start(
 def _limit(pid: int, seconds: float) -> None:
     """Limit what a process and its children may use, never to more than is allowed now."""
     limits = _LIMITS | {resource.RLIMIT_CPU: max(1, round(seconds))}
-    with suppress(PermissionError):  # it is set-uid
+    with suppress(PermissionError, ProcessLookupError):  # it is set-uid, or over already
         for what, most in limits.items():
             _, hard = resource.prlimit(pid, what)
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -304,7 +304,8 @@ def _nature(name: str) -> Callable[[Context, Subject], Values]:
 def _personal(context: Context, _: Subject) -> Values:
     from mdaflow.mail.nature import personal
 
-    return [personal(context.message, context.envelope, context.settings.own)]
+    own, delimiters = context.settings.own, context.settings.delimiters
+    return [personal(context.message, context.envelope, own, delimiters)]
 
 
 # what is asked

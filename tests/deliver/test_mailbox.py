@@ -166,13 +166,77 @@ def test_modified_utf7_can_be_read_back(text: str) -> None:
     assert read.decode() == text
 
 
-def test_flags_are_letters() -> None:
-    """IMAP flags, in any case, are the sorted letters of a Maildir; another is an error."""
-    assert mailbox.letters({"\\SEEN", "\\seen", "\\Flagged", "\\draft"}) == "DFS"
-    assert mailbox.letters(mailbox.FLAGS) == "DFRST"
-    assert mailbox.letters(()) == ""
-    with pytest.raises(ValueError, match=r"unknown flag 'Seen'"):
-        mailbox.letters(["Seen"])
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_modified_utf7_comes_back(text: str) -> None:
+    """A folder's name on the disk is shown as its user wrote it."""
+    assert mailbox.from_modified_utf7(mailbox.modified_utf7(text)) == text
+
+
+@pytest.mark.parametrize("text", ["&", "a&b", "&A-", "&2AA-", "&AAAA", "&!-", "&=-"])
+def test_broken_modified_utf7_stays(text: str) -> None:
+    """What nobody can read is shown as it is."""
+    assert mailbox.from_modified_utf7(text) == text
+
+
+@pytest.mark.parametrize(
+    ("folder", "home", "place"),
+    [
+        ("mbox:/var/mail/archive", "/var/mail", ("archive",)),
+        ("mbox:/archive", "/", ("archive",)),
+        ("mbox://srv/./mail//in box", "/srv/mail", ("in box",)),
+        ("mbox:/srv/.hidden", "/srv", (".hidden",)),
+        ("mbox:/srv/ü", "/srv", ("ü",)),
+        ("mbox:/srv/a:INBOX=b", "/srv", ("a:INBOX=b",)),
+        ("maildir:/srv/journal", "/srv", ("journal",)),
+        ("maildir:/srv/journal/", "/srv", ("journal",)),
+        ("maildir:/journal", "/", ("journal",)),
+    ],
+)
+def test_elsewhere(folder: str, home: str, place: tuple[str, ...]) -> None:
+    """An absolute path is a mailbox whose inbox is there, and the log calls it by its name."""
+    found = mailbox.elsewhere(folder)
+    assert found
+    box, below = found
+    assert (box.format, box.home, below) == (folder.split(":")[0], home, "")
+    assert locate(box, below) == place
+    assert mailbox.describe(box, below) == f"{box.format} {place[-1]}"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["", "INBOX", "Board", "mbox", "mbox:", "mbox:x", "maildir:~/x", "mdbox:/x", "/x", "a/mbox:/x"],
+)
+def test_not_elsewhere(folder: str) -> None:
+    """Any other name is a folder of the recipient's."""
+    assert mailbox.elsewhere(folder) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "//", "/.", "/..", "/srv/..", "/srv/../x", "/../x", "/x/../", "/a\0b", "/a\nb/c"),
+        *("/x.lock", "/~x", "/srv/~", "/" + "x" * 251, "/" + "ü" * 126, "/\udc80"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["mbox", "maildir"])
+def test_bad_path_elsewhere(kind: str, path: str) -> None:
+    """A path that leads up, or ends in no usable name, is refused for good."""
+    with pytest.raises(PermFail):
+        mailbox.elsewhere(f"{kind}:{path}")
+
+
+@given(st.text(alphabet="./~:ab\0"))
+def test_any_path_elsewhere_is_safe_or_refused(path: str) -> None:
+    """Whatever the path, what is stored in is one component below its parent."""
+    for kind in ("mbox", "maildir"):
+        try:
+            box, below = mailbox.elsewhere(f"{kind}:/{path}") or (MAILDIR, "")
+        except PermFail:
+            continue
+        [name] = locate(box, below)
+        assert name not in ("", ".", "..")
+        assert "/" not in name
+        assert ".." not in box.home.split("/")
 
 
 def test_write_survives_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from boxes import store, tree
 
 from mdaflow.deliver import maildir
-from mdaflow.deliver.mailbox import FLAGS, Mailbox
+from mdaflow.deliver.keywords import FLAGS
+from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.errors import INTERNAL, TempFail
 
 RAW = b"Subject: x\n\nText\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import tracemalloc
+from collections import Counter
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from boxes import RECEIVED, split_mboxrd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdaflow.deliver.mboxrd import entry, separator
+from mdaflow.deliver.mboxrd import Listing, entry, listing, separator
 
 PIECES = [b"From ", b">", b"\n", b"\n\n", b"\r\n", b"F", b"rom ", b"x: y\n", b" ", b"\0", b"\xff"]
 hostile = st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8))).map(b"".join)
@@ -115,6 +116,80 @@ def test_state_at_the_end() -> None:
 def test_flags_are_state_fields(letters: str, fields: bytes) -> None:
     """Flags stand at the top of the header as Dovecot and mutt write them."""
     assert split_mboxrd(written(b"A: b\nStatus: O\n\n", letters=letters)) == [fields + b"A: b\n\n"]
+
+
+FROM = b"From bob@example.org Sat Nov  1 13:25:00 2025\n"
+BASE = b"X-IMAPbase: 1762003500 0000000007"
+
+
+@pytest.mark.parametrize(
+    ("header", "after"),
+    [
+        (BASE + b" a\nX-UID: 7      \n", BASE + b" a new\nX-UID: 7  \n"),
+        (BASE + b"\nX-Keywords:    \nA: b\n", BASE + b" new\nX-Keywords:\nA: b\n"),
+        (BASE + b" a     \nX-UID: 1\n", BASE + b" a new \nX-UID: 1\n"),
+        (BASE + b"\nX-UID: 1 \nX-Keywords:    \n", BASE + b" new\nX-UID: 1 \nX-Keywords:\n"),
+        (b"A: b\nX-IMAP: 1 0000000001  a    \n", b"A: b\nX-IMAP: 1 0000000001  a new\n"),
+    ],
+)  # fmt: skip
+def test_keyword_is_listed(header: bytes, after: bytes) -> None:
+    """A keyword goes into the list of the first message; spaces behind it give way."""
+    head = FROM + header + b"\nText\n"
+    words, start, raw = listing(head, ["a", "new"] if b" a" in header else ["new"])
+    assert words[-1] == "new"
+    assert head[:start] + raw + head[start + len(raw) :] == FROM + after + b"\nText\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        BASE + b" a\nX-UID: 7   \n",
+        BASE + b" a\nSubject: x          \n",
+        BASE + b" a\nX-UID: 7\n\nX-Keywords:         \n",
+    ],
+)
+def test_no_room(header: bytes) -> None:
+    """Without room only what is listed already is believed; other fields and the body stay."""
+    assert listing(FROM + header + b"\nText\n", ["A", "new"])[::2] == (("A",), b"")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        FROM + b"Subject: x\n\n" + BASE + b"      \n\n",
+        FROM + BASE + b"                  ",
+        FROM + b"X-IMAPbase: 12 13      \n\n",
+        b"X: y\n" + BASE + b"        \n\n",
+        FROM + BASE + b" \xff       \n\n",
+    ],
+)
+def test_no_list(head: bytes) -> None:
+    """Where there is no list at all, nothing is written, and the reader may know the words."""
+    assert listing(head, ["new"]) == Listing(("new",))
+
+
+def test_long_keyword_is_not_believed() -> None:
+    """Dovecot would drop all keywords of a message for one that is longer than it allows."""
+    assert listing(b"", ["x" * 50, "y" * 51]).keywords == ("x" * 50,)
+
+
+LINES = [b"X-UID: 1", b"X-Keywords:", b" old", b" ", b" " * 10, b"\n", b"A: b", BASE]
+heads = st.lists(st.sampled_from(LINES), max_size=12).map(b"".join)
+
+
+@given(heads, st.lists(st.sampled_from(["old", "new", "$x", "Longer"]), unique=True))
+def test_listing_moves_nothing(header: bytes, words: list[str]) -> None:
+    """Whatever the header, only the list grows and only spaces go; a second time, nothing."""
+    head = FROM + BASE + header + b"\n\n" + b"Text   \n" * 5
+    believed, start, raw = listing(head, words)
+    after = head[:start] + raw + head[start + len(raw) :]
+    words_after, words_before = Counter(after.split()), Counter(head.split())
+    assert len(after) == len(head)
+    assert after.count(b"\n") == head.count(b"\n")
+    assert not words_before - words_after
+    assert words_after - words_before <= Counter(word.encode() for word in believed)
+    assert listing(after, believed)[::2] == (believed, b"")
 
 
 def test_python_reads_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from boxes import RECEIVED, descriptors, messages, start, store, tree
 
 from mdaflow import deliver
-from mdaflow.deliver.mailbox import Chunk, Mailbox, parse_mailbox
+from mdaflow.deliver.mailbox import Chunk, Mailbox, elsewhere, parse_mailbox
 from mdaflow.errors import DISK_FULL, INTERNAL, MailError, PermFail, Status, TempFail
 
 RAW = b"Return-Path: <bob@example.org>\nSubject: x\n\nText\n"
@@ -130,8 +130,44 @@ def test_bad_folder_touches_nothing(box: Mailbox, folder: str) -> None:
 def test_unknown_flag_touches_nothing(box: Mailbox) -> None:
     """An unknown flag is an error of the program, found before anything is written."""
     with pytest.raises(ValueError, match="unknown flag"):
-        store(box, RAW, flags={"\\Seen", "$Junk"})
+        store(box, RAW, flags={"\\Seen", "\\Junk"})
     assert tree(Path(box.home)) == {}
+
+
+@pytest.fixture
+def outside(box: Mailbox, tmp_path: Path) -> tuple[Path, Mailbox]:
+    """A path outside of every home, and the mailbox that it is."""
+    found = elsewhere(f"{box.format}:{tmp_path}/journal")
+    assert found
+    return tmp_path / "journal", found[0]
+
+
+def test_elsewhere(outside: tuple[Path, Mailbox]) -> None:
+    """What is stored at an absolute path is there; the parent is not made, what is missing is."""
+    path, box = outside
+    assert store(box, RAW, flags={"\\Seen"}) == f"{box.format} journal"
+    assert messages(box)[0].endswith(RAW)
+    assert path.stat().st_mode & 0o777 == (0o600 if box.format == "mbox" else 0o700)
+    missing = elsewhere(f"{box.format}:{path.parent}/missing/journal")
+    assert missing
+    assert refused(missing[0]).status == INTERNAL
+    assert not (path.parent / "missing").exists()
+
+
+def test_elsewhere_is_no_link(outside: tuple[Path, Mailbox], tmp_path: Path) -> None:
+    """The parents may be links, the file or the Maildir itself may not."""
+    path, box = outside
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "way").symlink_to(target)
+    found = elsewhere(f"{box.format}:{tmp_path}/way/journal")
+    assert found
+    store(found[0], RAW)
+    assert messages(found[0]) == [RAW]
+    path.symlink_to(target / "journal")
+    before = tree(target)
+    assert refused(box).status == INTERNAL
+    assert tree(target) == before
 
 
 def test_abort_leaves_nothing(box: Mailbox) -> None:
