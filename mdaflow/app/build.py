@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mdaflow.engine.facts import Ask, Fact
+from mdaflow.engine.facts import Ask, Settings
 from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, TempFail
+from mdaflow.lang import ir
+from mdaflow.lang.limits import Limits
+from mdaflow.route.aliases import Aliases
 from mdaflow.route.users import FolderUsers, User
 from mdaflow.store import Store
 
+from .answers import Answers
 from .config import Config
-from .rulebook import UserRules, site_program
+from .rulebook import UserRules, powers_of_users, site_program
+
+if TYPE_CHECKING:
+    from mdaflow.deliver.job import Means
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +35,108 @@ class Site:
     before: tuple[Stage, ...]
     after: tuple[Stage, ...]
     rules: UserRules
-    ask: Ask
+    aliases: Aliases
+    answers: Answers
+    settings: Settings
+    key: bytes
+    """The site's secret; empty when there is none."""
+
+    @property
+    def means(self) -> Means:
+        """What actions are carried out with."""
+        from mdaflow.deliver.job import Means  # a dry run needs none
+
+        c, store = self.config, self.answers.store
+        return Means(self.hostname, c.next_hop, c.quarantine, c.state, self.key, store)
+
+    @property
+    def ask(self) -> Ask:
+        """Who answers what rules ask, when nothing really happens."""
+        return self.answers
 
 
 def open_site(config: Config, store: Store | None = None) -> Site:
-    """A site. Raises ConfigError when its rules do not compile."""
+    """A site. With a `store` of the caller's nothing is written below `state:`.
+
+    Raises ConfigError when the site's rules do not compile.
+    """
+    kept = store is None
     if store is None:
         from mdaflow.store.sqlite import SqliteStore
 
         store = SqliteStore(os.path.join(config.state, "state.sqlite"))
-    delimiters = config.recipient_delimiter
+    delimiters, limits = config.recipient_delimiter, _limits(config)
+    hostname = config.hostname or os.uname().nodename
+    before, after = (
+        site_program(folder, limits) for folder in (config.rules.before, config.rules.after)
+    )
+    powers = powers_of_users(config.rules.grant, config.rules.deny)
+    key = _key(config.state) if kept else b""
     return Site(
         config,
-        config.hostname or os.uname().nodename,
+        hostname,
         tuple(FolderUsers(f.folders, f.mailbox, delimiters) for f in config.users),
-        _stages(config.rules.before),
-        _stages(config.rules.after),
-        UserRules(store, config.rules.grant),
-        ask,
+        _stages(before),
+        _stages(after),
+        UserRules(store, powers, limits),
+        Aliases(_aliases(before, after), delimiters),
+        Answers(store),
+        _settings(config),
+        key,
     )
 
 
-def _stages(folder: str) -> tuple[Stage, ...]:
-    program = site_program(folder)
+def _stages(program: ir.Program | None) -> tuple[Stage, ...]:
     return () if program is None else (Stage(program, "site"),)
+
+
+def _aliases(*programs: ir.Program | None) -> dict[str, tuple[str, ...]]:
+    table: dict[str, tuple[str, ...]] = {}
+    for statement in (s for p in programs if p is not None for s in p.body):
+        if isinstance(statement, ir.Alias):
+            table[statement.name] = (*table.get(statement.name, ()), *statement.targets)
+    return table
+
+
+def _limits(config: Config) -> Limits:
+    said = config.rules.limits
+    return Limits(*(getattr(said, name) for name in Limits._fields))
+
+
+def _settings(config: Config) -> Settings:
+    zone = None
+    if config.timezone:
+        from zoneinfo import ZoneInfo
+
+        zone = ZoneInfo(config.timezone)
+    trusted, delimiters = config.trusted_authserv_ids, config.recipient_delimiter
+    return Settings(delimiters, zone, trusted, (), config.spam_score, _limits(config))
+
+
+def _key(state: str) -> bytes:
+    """The site's secret, made when it is missing; none when it can be neither read nor made."""
+    path = os.path.join(state, "key")
+    with suppress(OSError):
+        if not os.path.exists(path):
+            _make_key(path)
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+            return file.read(64)
+    return b""
+
+
+def _make_key(path: str) -> None:
+    """Write a key; who comes first wins, and nobody reads half of one. Raises OSError."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    mine = f"{path}.{os.getpid()}"
+    with open(
+        os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
+    ) as file:
+        file.write(os.urandom(32))
+    try:
+        with suppress(FileExistsError):
+            os.link(mine, path)
+    finally:
+        os.unlink(mine)
 
 
 def myself(hostname: str) -> User:
@@ -60,12 +146,3 @@ def myself(hostname: str) -> User:
     except KeyError:
         raise TempFail(INTERNAL, f"uid {os.geteuid()} is not in the user database") from None
     return User(f"{me.pw_name}@{hostname}", os.environ.get("HOME", me.pw_dir), "maildir:Maildir")
-
-
-def ask(fact: Fact) -> Sequence[str] | None:
-    """Answer a fact by the scanner it belongs to; None when there is none."""
-    if fact.name == "attachment.type":
-        from mdaflow.scan.magic import attachment_types
-
-        return attachment_types(fact)
-    return None

@@ -77,6 +77,28 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the rules of the site and of users may be and do, each program for itself."""
+
+    __pydantic_config__ = _STRICT
+
+    file: Size = 2 << 20
+    """Bytes of a file and all that it imports."""
+    rules: Count = 10_000
+    """Rules in one file."""
+    nesting: Annotated[int, Is("nesting")] = 32
+    """Levels of blocks and conditions, one in another."""
+    imports: Annotated[int, Is("nesting")] = 10
+    """Levels of imports."""
+    actions: Count = 64
+    """Actions that one message may meet."""
+    forwards: Count = 10
+    """Addresses that one message is sent on to."""
+    cpu: Seconds = 1.0
+    """CPU that all rules together may take for one message, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """Where rules are: the site's two stages, and the file of each user."""
 
@@ -88,8 +110,16 @@ class Rules:
     """The user's own file, below the user's folder."""
     after: Path = "/etc/mdaflow/rules/after"
     """A folder of `*.rules`, run for what nobody finished."""
-    grant: tuple[Literal["reject", "defer"], ...] = ()
-    """What the rules of users may do besides `deliver`, `keep` and `discard`."""
+    grant: tuple[
+        Literal["reject", "defer", "pipe", "filter", "command", "learn", "files"], ...
+    ] = ()
+    """What the rules of users may do besides what they may anyway; `files` is mailboxes named
+    by absolute paths."""
+    deny: tuple[
+        Literal["forward", "reply", "notify", "quarantine", "discard", "remember", "log"], ...
+    ] = ()
+    """What the rules of users may not do."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +154,14 @@ class Config:
     rules: Rules = field(default_factory=Rules)
     state: Path = "/var/lib/mdaflow"
     """Where small state is kept (SQLite)."""
+    quarantine: Path = "/var/lib/mdaflow/quarantine"
+    """The folder of the quarantine; it has to exist before a rule uses it."""
+    next_hop: Annotated[str, Is("hop")] = "127.0.0.1:25"
+    """The MTA that takes what rules send, by SMTP: `host:port`."""
+    timezone: Annotated[str, Is("zone")] = ""
+    """The zone of dates in rules, e.g. `Europe/Vienna`; empty is the machine's."""
+    trusted_authserv_ids: tuple[Annotated[str, Is("hostname")], ...] = ()
+    """Whose Authentication-Results fields rules believe (RFC 8601): those of our own MTA."""
+    spam_score: float = 5.0
+    """The `spam.score` from which on a message is `spam`."""
     log: Log = field(default_factory=Log)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
@@ -30,20 +31,31 @@ def find_user(site: Site, address: str) -> User:
     return user
 
 
-def stages_for(site: Site, user: User) -> list[Stage]:
-    """The rules for a user: the site's before, the user's own, the site's after."""
-    own = site.rules.stage(os.path.join(user.home, site.config.rules.user))
+def stages_for(site: Site, user: User, tell: Callable[[str], object] = log.warning) -> list[Stage]:
+    """The rules for a user: the site's before, the user's own, the site's after.
+
+    What is wrong with a new version of the user's file is told.
+    """
+    own = site.rules.stage(os.path.join(user.home, site.config.rules.user), tell)
     return [*site.before, *([own] if own is not None else []), *site.after]
 
 
 def decide(
-    site: Site, programs: list[Stage], message: Message, envelope: Envelope, *, trace: bool = False
+    site: Site,
+    programs: list[Stage],
+    message: Message,
+    envelope: Envelope,
+    *,
+    user: User | None = None,
+    really: bool = False,
+    trace: bool = False,
 ) -> Plan:
-    """What the rules make of a message. Raises TempFail for a rule of the site that fails."""
+    """What the rules make of a message for a user; `really`: programs that they ask run.
+
+    Raises TempFail for a rule of the site that fails, and for what cannot be told for now.
+    """
+    ask = site.answers.about(user, really=really)
     try:
-        found = run(programs, message, envelope, site.ask, trace=trace, settings=site.settings)
+        return run(programs, message, envelope, ask, trace=trace, settings=site.settings)
     except EvaluationError as error:
         raise TempFail(INTERNAL, str(error)) from error
-    for error_text in found.errors:
-        log.warning("<%s>: %s; kept in the inbox", envelope.recipient, error_text)
-    return found

@@ -116,6 +116,17 @@ def _below(match: re.Match[str], _: str) -> str:
     return match[0]
 
 
+def _zone(match: re.Match[str], _: str) -> str:
+    if match[0]:
+        import zoneinfo
+
+        try:
+            zoneinfo.ZoneInfo(match[0])
+        except (OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+            raise ValueError from error
+    return match[0]
+
+
 _LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES = {
@@ -134,6 +145,11 @@ KINDS: dict[str, Kind] = {
     "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
     "count": _whole(1, 1_000_000),
     "delimiter": _text("some of the characters -+=_.!#%&*^~", r"[-+=_.!#%&*^~]{0,12}"),
+    "hop": _text(
+        "HOST:PORT or [IPV6]:PORT",
+        r"(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
+        _listen,
+    ),
     "hostname": _text("a host name", r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,252})?"),
     "listen": _text(
         "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",
@@ -147,6 +163,7 @@ KINDS: dict[str, Kind] = {
         _below,
     ),
     "mode": _text("an octal mode from 0000 to 0777", r"0?[0-7]{3}"),
+    "nesting": _whole(1, 64),
     "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
     "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),
     "seconds": _measure(
@@ -156,4 +173,7 @@ KINDS: dict[str, Kind] = {
     "threads": _whole(1, 256),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
     "workers": _whole(0, 1024),
+    "zone": _text(
+        "the name of a time zone, such as Europe/Vienna", r"[A-Za-z0-9_+/-]{0,64}", _zone
+    ),
 }

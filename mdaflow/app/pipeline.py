@@ -21,6 +21,7 @@ from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage
 from mdaflow.errors import (
     INTERNAL,
+    LOOP,
     RECIPIENT_OK,
     MailError,
     PermFail,
@@ -29,12 +30,15 @@ from mdaflow.errors import (
     from_oserror,
 )
 from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
 from .decide import decide, find_user, stages_for
+from .expand import deliver_to_all
 from .log import delivery
+from .notices import Notices
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
@@ -57,12 +61,16 @@ def deliver_message(
     decided: Plan | None = None
     try:
         user = user or _accepted(site, envelope.recipient)
-        programs = stages_for(site, user) if programs is None else programs
-        decided = decide(site, programs, message, envelope)
+        if came_back(message, envelope.recipient, site.key):
+            raise PermFail(LOOP)
+        notice = Notices(site, user)
+        programs = stages_for(site, user, notice.tell) if programs is None else programs
+        decided = decide(site, programs, message, envelope, user=user, really=True)
         mailbox = parse_mailbox(user.mailbox, user.home)
         done = execute(
-            decided, message, envelope, mailbox, hostname=site.hostname, ident=ident, fence=fence
+            decided, message, envelope, mailbox, means=site.means, ident=ident, fence=fence
         )
+        _afterwards(site, message, envelope, decided, done, notice)
     except MailError as error:
         done = Done(error.status, "deferred" if error.status.temporary else "rejected",
                     trouble=str(error))  # fmt: skip
@@ -74,6 +82,21 @@ def deliver_message(
     _log(message, envelope, decided, done)
     status = done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
+
+
+def _afterwards(
+    site: Site, message: Message, envelope: Envelope, decided: Plan, done: Done, notice: Notices
+) -> None:
+    """What a delivered message leaves behind; nothing of it makes the message come again."""
+    if decided.asked_duplicate and done.status.ok:
+        try:
+            site.answers.remember_seen(message, envelope)
+        except OSError as error:
+            log.warning("<%s>: a duplicate may not be known: %s", envelope.recipient, error)
+    for error_text in decided.errors:
+        notice.tell(f"{error_text}; kept in the inbox")
+    if done.trouble:
+        notice.tell(done.trouble)
 
 
 def _accepted(site: Site, address: str) -> User:
@@ -133,7 +156,8 @@ class Courier:
     def check(self, recipient: str) -> Status:
         """May this recipient have mail? Never raises."""
         try:
-            find_user(self._site, recipient)
+            if self._site.aliases.expand(recipient) == (recipient,):
+                find_user(self._site, recipient)
         except MailError as error:
             level = logging.WARNING if error.status.temporary else logging.INFO
             log.log(level, "<%s>: refused at RCPT: %s", recipient, error)
@@ -141,5 +165,22 @@ class Courier:
         return RECIPIENT_OK
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
-        """Deliver to one recipient. Never raises."""
-        return deliver_message(self._site, message, envelope, fence)
+        """Deliver to one recipient, or to all that it is an alias for. Never raises."""
+        site = self._site
+        try:
+            targets = site.aliases.expand(envelope.recipient)
+        except TempFail as error:
+            log.warning("<%s>: %s", envelope.recipient, error)
+            return error.status
+        if targets == (envelope.recipient,):
+            return deliver_message(site, message, envelope, fence)
+        return deliver_to_all(site, targets, message, envelope, fence, self._deliver_to, _tell)
+
+    def _deliver_to(
+        self, message: Message, envelope: Envelope, user: User, fence: Callable[[], bool]
+    ) -> Status:
+        return deliver_message(self._site, message, envelope, fence, user)
+
+
+def _tell(message: Message, envelope: Envelope, done: Done) -> None:
+    _log(message, envelope, None, done)

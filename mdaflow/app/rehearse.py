@@ -11,13 +11,15 @@ import codecs
 import importlib
 from contextlib import suppress
 
+from mdaflow.deliver.execute import DELIVERERS
 from mdaflow.engine.run import run
 from mdaflow.lang import compile_rules
 from mdaflow.lang.dump import dump, load
 from mdaflow.lang.source import SourceError
 from mdaflow.mail.message import Message
+from mdaflow.store.memory import MemoryStore
 
-from .build import ask
+from .answers import Answers
 
 _CHARSETS = (
     "ascii utf-8 utf-7 utf-16 utf-16-be utf-16-le utf-32 utf-32-be utf-32-le latin-1 "
@@ -29,9 +31,18 @@ _CHARSETS = (
     + " ".join(f"cp{n}" for n in range(1250, 1259))
 )
 _RULES = """
-rule when body matches /x(y)/ and attachment.type is "image/png" { deliver to "{1}" }
-rule when subject matches "a*" { deliver to "{1|slug}" }
+score s += 1 per match of /x/ in body
+set header "X-A: {date.year} {auth.spf} {client.ip} {attachment.sha256}"
+rule when body matches /x(y)/ and attachment where (type is "image/png") { also deliver to "{1}" }
+rule when personal or bounce or encrypted or signed { log "x" }
+rule when subject matches "a*" and received > "2020-01-01" { deliver to "{1|slug}" }
 """
+_MODULES = (
+    *("mdaflow.store.sqlite", "mdaflow.app.pipeline", "logging.handlers", "zoneinfo"),
+    *(f"mdaflow.deliver.{name}" for name in {*DELIVERERS.values(), "send", "program", "ledger"}),
+    *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
+    *("hmac", "hashlib", "socket", "encodings.idna"),
+)
 _SAMPLE = b"""Subject: =?utf-8?q?a_sample?=
 From: "A" <a@example.org>
 Content-Type: multipart/mixed; boundary="b"
@@ -59,8 +70,8 @@ def rehearse() -> None:
     for charset in _CHARSETS.split():
         codecs.lookup(charset)
     program = load(dump(compile_rules(_RULES)))
-    run(program, Message(_SAMPLE), ask=ask, trace=True)
+    run(program, Message(_SAMPLE), ask=Answers(MemoryStore()), trace=True)
     with suppress(SourceError):
         compile_rules("rule when subjct contains 'x' { delivr }")
-    for module in ("mdaflow.store.sqlite", "mdaflow.app.pipeline", "logging.handlers"):
+    for module in _MODULES:
         importlib.import_module(module)

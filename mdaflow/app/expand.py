@@ -1,0 +1,101 @@
+"""A recipient that is an alias of the site's rules: one message for many, and one status.
+
+Whoever has a mailbox here gets the message by the whole way, each with rules and a log line of
+their own; all others are sent it by the next MTA. The worst status is that of the recipient.
+Who has it already does not get it again when the message comes back for the others (P10).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from mdaflow.deliver import forward, ledger
+from mdaflow.deliver.execute import Done
+from mdaflow.deliver.job import Job
+from mdaflow.deliver.mailbox import Mailbox
+from mdaflow.engine.plan import Action
+from mdaflow.errors import INTERNAL, SAVED, TOO_SLOW, MailError, Status, TempFail, from_oserror
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User, find
+
+from .build import Site
+
+log = logging.getLogger("mdaflow")
+_NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
+
+Deliver = Callable[[Message, Envelope, User, Callable[[], bool]], Status]
+"""Delivers to a user of ours, and writes the log line."""
+Tell = Callable[[Message, Envelope, Done], None]
+"""Writes the log line of a target that is not ours."""
+
+
+def deliver_to_all(
+    site: Site,
+    targets: tuple[str, ...],
+    message: Message,
+    envelope: Envelope,
+    fence: Callable[[], bool],
+    deliver: Deliver,
+    tell: Tell,
+) -> Status:
+    """Deliver to everybody that a recipient stands for; the worst status. Never raises."""
+    job = Job(message, envelope, _NOWHERE, "-", site.means)
+    done = set(ledger.already_done(job))
+    worst = SAVED
+    for target in targets:
+        if target in done:
+            continue
+        about = replace(
+            envelope, recipient=target, original=envelope.original or envelope.recipient
+        )
+        status = _deliver_to(site, message, about, fence, deliver, tell)
+        if status.ok:
+            done.add(target)
+        worst = max(worst, status, key=_badness)
+    if worst.temporary:
+        ledger.write(job, done)
+    return worst if not worst.ok else Status(250, "2.0.0", f"Delivered to {len(targets)}")
+
+
+def _badness(status: Status) -> int:
+    """What may still work is worse than what never will: the message has to come again."""
+    return 0 if status.ok else 2 if status.temporary else 1
+
+
+def _deliver_to(
+    site: Site,
+    message: Message,
+    envelope: Envelope,
+    fence: Callable[[], bool],
+    deliver: Deliver,
+    tell: Tell,
+) -> Status:
+    try:
+        user = find(site.users, envelope.recipient)
+        if user is not None:
+            return deliver(message, envelope, user, fence)
+        done = _send(site, message, envelope, fence)
+    except MailError as error:
+        outcome = "deferred" if error.status.temporary else "rejected"
+        done = Done(error.status, outcome, trouble=str(error))
+    except OSError as error:
+        done = Done(from_oserror(error).status, "deferred", trouble=str(error))
+    except Exception:  # one target is no reason to fail the others (P7)
+        log.exception("<%s>: internal error", envelope.recipient)
+        done = Done(INTERNAL, "deferred", trouble="internal error")
+    tell(message, envelope, done)
+    return done.status
+
+
+def _send(site: Site, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Done:
+    whose = replace(envelope, recipient=envelope.original)
+    job = Job(message, whose, _NOWHERE, "-", site.means)
+    transaction = forward.prepare(job, Action("forward", targets=(envelope.recipient,)))
+    if not fence():
+        transaction.abort()
+        raise TempFail(TOO_SLOW, "the deadline passed before the message was sent")
+    transaction.commit()
+    return Done(SAVED, "forwarded", (transaction.where,))
