@@ -45,9 +45,13 @@ if TYPE_CHECKING:
     from mdaflow.errors import Status as Status
     from mdaflow.errors import TempFail as TempFail
     from mdaflow.lang import compile_rules as compile_rules
+    from mdaflow.lang.flow.layout import layout as layout
     from mdaflow.lang.ir import ACTIONS as ACTIONS
+    from mdaflow.lang.ir import POWERS as POWERS
     from mdaflow.lang.ir import Program as Program
+    from mdaflow.lang.lint import lint as lint
     from mdaflow.lang.source import Problem as Problem
+    from mdaflow.lang.source import Source as Source
     from mdaflow.lang.source import SourceError as SourceError
     from mdaflow.lang.source import Span as Span
     from mdaflow.mail.address import Address as Address
@@ -76,8 +80,10 @@ _PUBLIC = {
         "ConfigError", "MailError", "MdaflowError", "PermFail", "Status", "TempFail",
     ),
     "mdaflow.lang": ("compile_rules",),
-    "mdaflow.lang.ir": ("ACTIONS", "Program"),
-    "mdaflow.lang.source": ("Problem", "SourceError", "Span"),
+    "mdaflow.lang.flow.layout": ("layout",),
+    "mdaflow.lang.ir": ("ACTIONS", "POWERS", "Program"),
+    "mdaflow.lang.lint": ("lint",),
+    "mdaflow.lang.source": ("Problem", "Source", "SourceError", "Span"),
     "mdaflow.mail.address": ("Address",),
     "mdaflow.mail.envelope": ("Client", "Envelope"),
     "mdaflow.mail.message": ("Message",),

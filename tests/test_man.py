@@ -12,22 +12,31 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple
 
 import click
 import pytest
 
-from mdaflow.app.config import Config
+from mdaflow import Envelope, MemoryStore, Program, Stage, lint
+from mdaflow.app import answers, rulefiles
+from mdaflow.app.config import Config, Rules
 from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
+from mdaflow.app.trial import named_rules, try_case
 from mdaflow.cli import COMMANDS, mdaflow
-from mdaflow.deliver import mailbox
-from mdaflow.engine import state, texts
-from mdaflow.lang import MAX_FILE, check, compile_rules, ir
+from mdaflow.deliver import execute, mailbox, pipe, program, reply
+from mdaflow.engine import compile as engine
+from mdaflow.engine import match, state, texts
+from mdaflow.engine.facts import Settings
+from mdaflow.lang import check, compile_rules, files, ir, limits
 from mdaflow.lang.flow import grammar, lower
+from mdaflow.lang.messages import WARNINGS
+from mdaflow.lang.patterns import RE2_MEMORY
 from mdaflow.lang.source import MAX_PROBLEMS, SourceError
-from mdaflow.lang.subjects import SUBJECTS, split
-from mdaflow.mail import address, header, message
+from mdaflow.lang.subjects import SUBJECTS, is_asked, split
+from mdaflow.mail import address, edit, header, letter, message
+from mdaflow.route import aliases
 from mdaflow.scan import magic
 
 MAN = Path(__file__).resolve().parent.parent / "contrib" / "man"
@@ -134,25 +143,46 @@ def test_references(page: str) -> None:
 # --- mdaflow-rules(5) ------------------------------------------------------------------------
 
 RULES = "mdaflow-rules.5"
-LISTS = 'list me = ["bob@example.org"]\nlist board = ["@board.example.org"]\n'
+DECLARED = """
+list me = ["bob@example.org"]
+list board = ["@board.example.org"]
+score junk += 1
+"""
+
+
+def no_file(_path: str) -> bytes:
+    """The content of a file that an example names."""
+    return b""
+
+
+def compiled(text: str) -> Program:
+    """The program of a text; the files that it names are empty."""
+    return compile_rules(text, read=no_file)
 
 
 @pytest.mark.parametrize("text", examples(RULES))
-def test_rules_compile(text: str) -> None:
-    """An example of rules compiles as it stands."""
-    assert compile_rules(text).body
+def test_rules(text: str) -> None:
+    """An example of rules is right as it stands, nothing in it is doubtful, its tests pass."""
+    rules = compiled(text)
+    assert rules.body
+    assert list(map(str, lint(rules))) == []
+    stage, ask = Stage(rules), answers.Answers(MemoryStore())
+    names = named_rules(rules)
+    for case in rules.cases:
+        result = try_case(stage, case, names, settings=Settings(), ask=ask, read=no_file)
+        assert not result.failures
 
 
 @pytest.mark.parametrize("text", examples(RULES, "conditions"))
 def test_conditions_compile(text: str) -> None:
     """Each line of an example of conditions is one."""
     for condition in text.splitlines():
-        assert compile_rules(f"{LISTS}if {condition} {{ keep }}").body
+        assert compiled(f"{DECLARED}if {condition} {{ keep }}").body
 
 
 def compiles(text: str) -> bool:
     try:
-        compile_rules(text)
+        compiled(text)
     except SourceError:
         return False
     return True
@@ -160,10 +190,9 @@ def compiles(text: str) -> bool:
 
 def test_words_of_the_language() -> None:
     """The page knows each word of the language, and no other."""
-    compare = re.findall(r'"([!<>=]+)"', grammar._grammar())
-    symbols = {symbol for symbol in compare if compiles(f"if size {symbol} 1 {{ keep }}")}
-    assert {r for r in ir.RELATIONS if not r.isalpha()} <= symbols
-    language = set(grammar.load()["words"]) | set(ir.FILTERS) | symbols
+    signs = set(re.findall(r'"([-+!<>=]+)"', grammar._grammar()))
+    language = set(grammar.load()["words"]) | set(ir.FILTERS) | signs
+    assert {relation for relation in ir.RELATIONS if not relation.isalpha()} <= language
     assert words("Ic", lines(RULES)) == language
 
 
@@ -172,17 +201,17 @@ def test_reserved_words() -> None:
     reserved = {w for w in grammar.load()["words"] if not compiles(f'set {w} = "x"')}
     text = lines(RULES)
     start = text.index("Reserved are")
-    assert words("Ic", text[start : text.index(".Sh CONDITIONS")]) == reserved
+    assert words("Ic", text[start : text.index(".Ss Several files")]) == reserved
 
 
 def test_subjects() -> None:
     """The page has an entry for each subject, names each part, and knows no others."""
-    table = [line for line in sections(lines(RULES), "Ss")["Subjects"] if line.startswith(".It ")]
-    assert words("Va", table) == set(SUBJECTS)
-    told = words("Va", lines(RULES)) - set(SUBJECTS)
-    parts = {part for kind in SUBJECTS.values() for part in kind.parts}
-    assert told >= {f".{part}" for part in parts}
-    assert {split(word)[1] for word in told if word[0] != "."} <= parts
+    subjects = {*SUBJECTS, *ir.QUESTIONS, "score"}
+    parts = {f".{part}" for kind in SUBJECTS.values() for part in kind.parts}
+    table = [line for line in sections(lines(RULES), "Sh")["SUBJECTS"] if line.startswith(".It ")]
+    assert words("Va", table) == subjects | parts
+    told = words("Va", lines(RULES)) - subjects - parts
+    assert {f".{split(word)[1]}" for word in told} <= parts
 
 
 def test_raw() -> None:
@@ -199,30 +228,93 @@ def test_flags() -> None:
     assert told == {flag.replace("\\", "\\\\") for flag in ir.FLAGS}
 
 
+def literals(setting: str) -> set[str]:
+    """The words that may stand in a list of the setting `rules`."""
+    [words_, _] = typing.get_args(typing.get_type_hints(Rules)[setting])
+    return set(typing.get_args(words_))
+
+
 def test_what_users_may_do() -> None:
-    """The page says which actions users have, and which can be granted."""
+    """The page says what users may do, and what can be granted."""
     text = sections(lines(RULES), "Ss")["What users may do"]
-    granted = text.index(".Ic reject")
-    assert words("Ic", text[:granted]) == set(USER_ACTIONS)
-    assert words("Ic", text[granted:]) == set(ir.ACTIONS) - set(USER_ACTIONS)
+    allowed, rest = text[: text.index(".Pp")], text[text.index(".Pp") + 1 :]
+    site = rest[: rest.index(".Pp")]
+    assert words("Ic", allowed) == set(USER_ACTIONS)
+    assert words("Ic", site) | words("Va", site) == set(ir.POWERS) - {*USER_ACTIONS, "files"}
+    assert literals("grant") == set(ir.POWERS) - {*USER_ACTIONS, "alias"}
+    assert literals("deny") <= set(USER_ACTIONS)
+
+
+def test_what_nobody_tells() -> None:
+    """The page names the facts that nobody tells yet, and no others."""
+    text = sections(lines(RULES), "Ss")["What is not known"]
+    start = text.index("In this version nobody tells")
+    asked = {name for name in SUBJECTS if is_asked(name, "")} | set(ir.QUESTIONS)
+    asked |= {f"attachment.{p}" for p in SUBJECTS["attachment"].parts if is_asked("attachment", p)}
+    told = words("Va", text[start : text.index(".Va attachment.type", start)])
+    assert told == asked - answers.PROVIDED
+    assert "learn" not in answers.PROVIDED
+
+
+def test_protected_fields() -> None:
+    """The page names the header fields that cannot be edited."""
+    text = sections(lines(RULES), "Ss")["Header fields"]
+    told = words("Li", text[text.index("These fields cannot be edited:") :])
+    assert all(edit.protected(name.replace("*", "X")) for name in told)
+    assert len(told) == len(edit._PROTECTED) + len(edit._PROTECTED_PREFIXES)
+
+
+def test_environment_of_programs() -> None:
+    """The page names each variable that a program gets."""
+    given = {*program.clean_environment(Envelope(), "/"), "TZ"}
+    assert words("Ev", sections(lines(RULES), "Ss")["Programs"]) == given
+
+
+def test_expected_verbs() -> None:
+    """The page names the verbs that can be expected alone, though they take something."""
+    text = sections(lines(RULES), "Sh")["TESTS"]
+    start = text.index("The verb alone is any action of that kind, as in")
+    case = 'test "x" {{ message """a""" expect {} }}'
+    alone = {verb for verb in ir.ACTIONS if compiles(case.format(verb))}
+    told = words("Ic", text[start : text.index(".Pp", start)])
+    assert told == {*alone, "expect", "not"} - {"keep", "discard"}
+
+
+def test_warnings() -> None:
+    """The page has a line for each warning, and no others."""
+    text = sections(lines(RULES), "Sh")["WARNINGS"]
+    told = [plain(line[7:]) for line in text if line.startswith(".It Li ")]
+    assert sorted(told) == sorted(WARNINGS)
 
 
 def test_limits() -> None:
     """The limits are those of the code."""
     told = [line[4:] for line in sections(lines(RULES), "Sh")["LIMITS"] if line[:4] == ".It "]
+    usual = limits.DEFAULTS
     assert told == [
-        f"{MAX_FILE >> 20} MiB",
-        f"{lower.MAX_RULES:,}",
-        str(lower.MAX_DEPTH),
+        f"{usual.file >> 20} MiB",
+        f"{usual.rules:,}",
+        str(usual.nesting),
+        str(usual.imports),
+        str(files.MAX_IMPORTS),
         str(lower.MAX_ELIFS),
-        f"{check.RE2_MEMORY >> 20} MiB",
+        f"{rulefiles.MAX_LIST >> 20} MiB",
+        f"{rulefiles.MAX_ENTRIES:,}",
+        f"{check.MAX_ENTRIES:,}",
+        f"{RE2_MEMORY >> 20} MiB",
         f"{check.MAX_INSTRUCTIONS:,}",
         str(check.MAX_GROUPS),
-        f"{check.MAX_ENTRIES:,}",
+        f"{match.MAX_GLOB:,}",
         f"{texts.MAX_TEXT:,}",
         f"{state.MAX_VARIABLES:,}",
-        str(state.MAX_ACTIONS),
-        f"{state.MAX_CPU:g} s",
+        f"{engine.MAX_MATCHES:,}",
+        str(usual.actions),
+        str(usual.forwards),
+        f"{usual.cpu:g} s",
+        f"{edit.MAX_HEAD >> 10} KiB",
+        f"{letter.MAX_TEXT:,}",
+        str(aliases.MAX_DEPTH),
+        f"{aliases.MAX_TARGETS:,}",
         str(mailbox._DEEPEST),
         f"{message.MAX_TEXT >> 20} MiB",
         f"{address.MAX_ADDRESSES:,}",
@@ -231,9 +323,26 @@ def test_limits() -> None:
         str(magic.MAX_ATTACHMENTS),
         str(MAX_PROBLEMS),
     ]
+
+
+def test_numbers() -> None:
+    """What the page says in passing are the numbers of the code."""
     text = " ".join(lines(RULES))
-    assert f"No level is longer than {texts.MAX_LEVEL} characters" in text
-    assert f"and {magic.LOOK_AT >> 10} KiB of each" in text
+    day = 86_400
+    for said in (
+        f"No level is longer than {texts.MAX_LEVEL} characters",
+        f"and {magic.LOOK_AT >> 10} KiB of each",
+        f"in one line of at most {execute.MAX_REPLY} characters",
+        f".Ic every No {reply.EVERY / day:g} days , which is the least time",
+        f"{pipe.SECONDS:g} seconds without it and {pipe.MAX_SECONDS / 60:g} minutes at most",
+        f"{pipe.LOCK_WAIT:g} seconds at most; a name",
+        f"may take {lower.FILTER_SECONDS:g} seconds if nothing is said",
+        f"or more than {answers.MAX_FILTERED >> 20} MiB",
+        f"With {answers.EX_TEMPFAIL}, by a signal or after {answers.COMMAND_SECONDS:g} seconds",
+        f"in the last {answers.SEEN / day:g} days",
+    ):
+        assert said in text
+    assert day == check.DAY
 
 
 # --- mdaflow.yaml(5) -------------------------------------------------------------------------
@@ -291,13 +400,21 @@ def test_default(key: str) -> None:
     """To write down the default that the page tells changes nothing."""
     told = re.search(r"default\n\.Ql (.+?)(?: \.)?\n", entries()[key])
     assert told
-    group, _, name = key.rpartition(".")
+    *groups, name = key.split(".")
     setting = f"{name}: {plain(told[1])}"
-    if group == "users":
-        setting = f"users:\n  - folders: {Config().users[0].folders}\n    {setting}"
-    elif group:
-        setting = f"{group}:\n  {setting}"
+    if groups == ["users"]:
+        setting = f"- folders: {Config().users[0].folders}\n  {setting}"
+    for group in reversed(groups):
+        setting = f"{group}:\n" + indent(setting, "  ")
     assert loads(setting, "/etc/mdaflow/mdaflow.yaml") == Config()
+
+
+@pytest.mark.parametrize("key", ["grant", "deny"])
+def test_powers(key: str) -> None:
+    """The page has each word that may stand in the lists of what users may do."""
+    text = entries()[f"rules.{key}"].splitlines()
+    told = next(at for at, line in enumerate(text) if line.endswith("default"))
+    assert words("Ql", text[:told]) == literals(key)
 
 
 @pytest.mark.parametrize("text", examples(YAML))

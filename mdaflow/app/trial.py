@@ -110,7 +110,8 @@ def try_case(
             stage, message, envelope, neutral(ask), trace=True, settings=settings, given=given
         )
     except MdaflowError as error:
-        return Result(case, (_broken(case, error),))
+        span = error.span if isinstance(error, EvaluationError) else case.span
+        return Result(case, (_rules_failed(span, str(error)),))
     return _judged(case, rules, plan)
 
 
@@ -127,25 +128,18 @@ def _sender(message: Message) -> str:
     return SENDER
 
 
-def _broken(case: ir.Case, error: MdaflowError) -> Failure:
-    span = error.span if isinstance(error, EvaluationError) else case.span
-    return Failure(span, _rules_failed(span, str(error)))
-
-
-def _rules_failed(span: Span, text: str) -> str:
-    return f"the rules failed: {text.removeprefix(f'{span}: ')}"
+def _rules_failed(span: Span, text: str) -> Failure:
+    return Failure(span, f"the rules failed: {text.removeprefix(f'{span}: ')}")
 
 
 def _judged(case: ir.Case, rules: Rules, plan: Plan) -> Result:
-    reached = {event.span: bool(event.result) for event in plan.trace if event.kind == "rule"}
-    held = frozenset(e.span for e in plan.trace if e.kind == "rule" and e.result)
-    failures = [
-        Failure(event.span, _rules_failed(event.span, event.text))
-        for event in plan.trace
-        if event.kind == "error"
-    ]
+    events = [event for event in plan.trace if event.kind == "rule"]
+    held = frozenset(event.span for event in events if event.result)
+    seen = {rules.get(event.span, ""): False for event in events}
+    seen.update((rules.get(span, ""), True) for span in held)
+    failures = [_rules_failed(e.span, e.text) for e in plan.trace if e.kind == "error"]
     if not failures:
-        failures = [f for e in case.expected for f in _unmet(e, plan, rules, reached.keys(), held)]
+        failures = [failure for one in case.expected for failure in _unmet(one, plan, seen)]
     if not failures:
         failures = list(_unexpected(case, plan))
     return Result(case, tuple(failures), held, plan.trace)
@@ -154,30 +148,27 @@ def _judged(case: ir.Case, rules: Rules, plan: Plan) -> Result:
 # expectations
 
 
-def _unmet(
-    expected: ir.Expected,
-    plan: Plan,
-    rules: Rules,
-    reached: Iterable[Span],
-    held: frozenset[Span],
-) -> Iterator[Failure]:
-    """Why an expectation was not met; nothing if it was."""
-    negated = expected.how == "not"
+def _unmet(expected: ir.Expected, plan: Plan, seen: Mapping[str, bool]) -> Iterator[Failure]:
+    """Why an expectation was not met; nothing if it was.
+
+    `seen` are the rules that were reached, by name: did the condition hold?
+    """
     if expected.act is None:
-        places = {span for span, name in rules.items() if name == expected.rule}
-        met = not places.isdisjoint(held)
-        known = not places.isdisjoint(reached)
-        why = "its condition did not hold" if known else "it was not reached"
-        why = "its condition held" if negated else why
+        met = seen.get(expected.rule, False)
+        missing = _NOT_HELD[expected.rule in seen]
+        there = "its condition held"
     else:
         found = [action for action in plan.actions if fits(expected.act, action)]
         met = bool(found)
-        why = (
-            f"the plan has {_listed(found)}" if negated else f"the plan is {_listed(plan.actions)}"
-        )
-        why += ", for no rule finished it" if plan.implicit_keep and not negated else ""
+        kept = ", for no rule finished it" if plan.implicit_keep else ""
+        missing = f"the plan is {_listed(plan.actions)}{kept}"
+        there = f"the plan has {_listed(found)}"
+    negated = expected.how == "not"
     if met == negated:
-        yield Failure(expected.span, f"{expected.text}: {why}")
+        yield Failure(expected.span, f"{expected.text}: {there if negated else missing}")
+
+
+_NOT_HELD = {True: "its condition did not hold", False: "it was not reached"}
 
 
 def _unexpected(case: ir.Case, plan: Plan) -> Iterator[Failure]:
@@ -310,7 +301,8 @@ def gathered(given: Iterable[ir.Given]) -> dict[tuple[str, str], Sequence[Any]]:
     """Facts by subject and argument; what is given twice has the values of both."""
     found: dict[tuple[str, str], Sequence[Any]] = {}
     for fact in given:
-        key = (fact.name, fact.argument)
+        is_field = fact.name.partition(".")[0] == "header"  # whose names are in any case
+        key = (fact.name, fact.argument.lower() if is_field else fact.argument)
         found[key] = (*found.get(key, ()), *fact.values)
     return found
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "deliver": "Deliver one message from standard input.",
     "test": "Show what the rules make of a message, and why.",
     "check": "Check rule files.",
+    "fmt": "Lay out rule files in the one way.",
     "expire": "Delete messages whose time is over.",
     "config": "Check or show the configuration.",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +39,41 @@ def read_message(path: str) -> Message:
             return Message.from_wire(file.read())
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
+
+
+MAX_FILE = 16 << 20
+"""Bytes that are read of a file with rules or with a list; compilers refuse far smaller ones."""
+
+
+def read_file(path: str, most: int = MAX_FILE) -> bytes:
+    """The content of a file that is neither folder nor device, without waiting for anybody.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return _bounded(file.read(most + 1), most)
+    finally:
+        os.close(descriptor)
+
+
+def read_input(most: int = MAX_FILE) -> bytes:
+    """Standard input. Raises OSError."""
+    return _bounded(sys.stdin.buffer.read(most + 1), most)
+
+
+def _bounded(content: bytes, most: int) -> bytes:
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return content
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text, in which the name of a file may be no text."""
+    click.echo(text.encode(errors="backslashreplace"), err=err)
 
 
 def site_of(settings: Config, *, kept: bool) -> Site:

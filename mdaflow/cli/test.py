@@ -5,38 +5,48 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
 from mdaflow import (
-    Config,
+    POWERS,
+    Action,
+    Envelope,
+    EvaluationError,
     Event,
     MailError,
     Message,
     PermFail,
     Plan,
     Site,
+    SourceError,
     Stage,
+    TempFail,
     User,
     compile_file,
-    decide,
     read_config,
+    run,
     stages_for,
 )
 from mdaflow.app.build import myself
-from mdaflow.app.rulebook import USER_ACTIONS
+from mdaflow.errors import INTERNAL
 
+from . import EX_DATAERR, EX_NOUSER
 from .common import (
     config_option,
     envelope,
     original_option,
     read_message,
+    say,
     sender_option,
     site_of,
     step_down,
     user_of,
 )
+
+Given = Mapping[tuple[str, str], Sequence[Any]]
 
 
 @click.command("test")
@@ -51,6 +61,14 @@ from .common import (
     "--rules", "files", multiple=True, metavar="FILE", help="Run this file as the user's rules."
 )
 @click.option("--site", is_flag=True, help="The --rules are the site's: they may refuse mail.")
+@click.option(
+    "--given",
+    "facts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Let this be so: spam.score=7, header:X-Y=z, remembered:KEY=true; may be repeated.",
+)
+@click.option("--offline", is_flag=True, help="Ask nobody: what is not given is unknown.")
 @click.option("-e", "execute", is_flag=True, help="Really deliver the message.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each recipient.")
 @config_option
@@ -62,6 +80,8 @@ def command(
     original: str,
     files: Sequence[str],
     site: bool,
+    facts: Sequence[str],
+    offline: bool,
     execute: bool,
     as_json: bool,
     config: str | None,
@@ -70,25 +90,33 @@ def command(
 
     Without -r the message is for you, and your own rules are used.
     """
+    given = _given(facts)
+    if execute and (given or offline):
+        raise click.UsageError("-e delivers as things are, so without --given and --offline")
     mail = read_message(message)
     settings = read_config(config)
-    tried = [_compile(path, settings, site=site) for path in files]
+    here = site_of(settings, kept=False)
+    tried = [_compile(here, path, site=site) for path in files]
     if execute or (settings.user and (recipients or user)):
         step_down(settings)
-    here = site_of(settings, kept=execute)
+    if execute:
+        here = site_of(settings, kept=True)
     show = _as_json if as_json else _as_tree
     code = 0
     for recipient in recipients or [myself(here.hostname).address]:
         try:
             whose = _user(here, user, recipient, bool(recipients), bool(files))
-            programs = _programs(here, whose, tried)
         except PermFail as error:
-            code = 67
+            code = EX_NOUSER
             click.echo(f"<{recipient}>: refused at RCPT: {error.status}", err=True)
             continue
+        programs = [*here.before, *tried, *here.after] if tried else None
+        if programs is None:
+            programs, broken = _installed(here, whose)
+            code = code or EX_DATAERR * broken
         about = envelope(sender, recipient, original)
-        decided = decide(here, programs, mail, about, trace=True)
-        click.echo(show(decided, mail, recipient))
+        decided = _decide(here, programs, mail, about, whose, given, offline)
+        say(show(decided, mail, recipient))
         if execute:
             from mdaflow.app.pipeline import deliver_message
 
@@ -96,6 +124,20 @@ def command(
                 f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True
             )
     return code
+
+
+def _given(facts: Sequence[str]) -> Given:
+    if not facts:
+        return {}
+    from mdaflow.app.trial import parse_given
+
+    for fact in facts:
+        if "=" not in fact:
+            raise click.BadParameter(f"{fact}: write NAME=VALUE", param_hint="--given")
+    try:
+        return parse_given(facts)
+    except SourceError as error:
+        raise click.BadParameter(error.problems[0].message, param_hint="--given") from error
 
 
 def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool) -> User:
@@ -107,19 +149,63 @@ def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool
         return User(recipient, "/nonexistent", "maildir:Maildir")  # --rules need no user
 
 
-def _programs(here: Site, whose: User, tried: list[Stage]) -> list[Stage]:
-    if tried:
-        return [*here.before, *tried, *here.after]
-    own = os.path.join(whose.home, here.config.rules.user)
-    if os.path.exists(own):
-        _compile(own, here.config, site=False)  # a broken file is shown, not passed over
-    return stages_for(here, whose)
+def _decide(
+    here: Site,
+    programs: list[Stage],
+    mail: Message,
+    about: Envelope,
+    whose: User,
+    given: Given,
+    offline: bool,
+) -> Plan:
+    ask = here.answers.about(whose, really=False, message=mail)
+    if given or offline:
+        from mdaflow.app import trial
 
-
-def _compile(path: str, settings: Config, *, site: bool) -> Stage:
-    granted = (*USER_ACTIONS, *settings.rules.grant)
+        about, given = trial.told(about, given, here.settings)
+        ask = trial.offline(ask) if offline else ask
     try:
-        program = compile_file(path) if site else compile_file(path, granted)
+        return run(programs, mail, about, ask, trace=True, settings=here.settings, given=given)
+    except EvaluationError as error:
+        raise TempFail(INTERNAL, str(error)) from error
+
+
+# rules
+
+
+def _installed(here: Site, whose: User) -> tuple[list[Stage], bool]:
+    """The rules that a server runs, and whether the user's file is not among them.
+
+    What is wrong with it is shown then, and what a server does instead.
+    """
+    told: list[str] = []
+    stages = stages_for(here, whose, told.append)
+    if not told:
+        return stages, False
+    try:
+        _compile(here, os.path.join(whose.home, here.config.rules.user), site=False)
+    except SourceError as error:
+        click.echo(f"mdaflow: {error}", err=True)
+    except click.ClickException:
+        pass  # that is what was told
+    if os.access(os.path.join(here.config.state, "state.sqlite"), os.R_OK | os.W_OK):
+        stages = stages_for(site_of(here.config, kept=True), whose, told.append)
+    outcome = told[-1].rpartition("; ")[2]
+    click.echo(f"mdaflow: {outcome}{_UNSEEN * _is_hidden(here.config.state)}", err=True)
+    return stages, True
+
+
+_UNSEEN = " (as far as can be seen: the state of the server cannot be read)"
+
+
+def _is_hidden(folder: str) -> bool:
+    return os.path.isdir(folder) and not os.access(folder, os.X_OK)
+
+
+def _compile(here: Site, path: str, *, site: bool) -> Stage:
+    powers = POWERS if site else here.rules.powers
+    try:
+        program = compile_file(path, powers, here.settings.limits)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
     return Stage(program, "site" if site else "user")
@@ -149,9 +235,11 @@ def _as_tree(decided: Plan, mail: Message, recipient: str) -> str:
 def _row(event: Event, text: str, width: int) -> str:
     place = f"{event.span.short:>14}"
     said = {True: "yes", False: "no", None: ""}[event.result]
-    seen = f"  {' | '.join(event.values)}" if event.values else ""
+    seen = " | ".join(event.values or ())
+    if event.values == () and " " in event.text:  # what is true by itself is one word
+        seen = "-"
     style = "1" if event.kind == "action" else _STYLES[event.result]
-    return f"{place}  {_paint(f'{text:<{width}}  {said:<3}', style)}{seen}".rstrip()
+    return f"{place}  {_paint(f'{text:<{width}}  {said:<3}', style)}  {seen}".rstrip()
 
 
 def _conclusion(decided: Plan) -> list[str]:
@@ -168,25 +256,28 @@ def _as_json(decided: Plan, mail: Message, recipient: str) -> str:
         {
             "recipient": recipient,
             "outcome": decided.outcome,
-            "actions": [
-                {
-                    "action": action.verb,
-                    **({"folder": action.folder or "INBOX"} if action.stores else {}),
-                    **({"flags": sorted(action.flags)} if action.stores else {}),
-                    **({"text": action.text} if action.text else {}),
-                    "also": action.also,
-                    "rule": action.rule,
-                    "where": str(action.span) if action.span else "",
-                }
-                for action in decided.actions
-            ],
+            "actions": [_plain(action) for action in decided.actions],
             "implicit_keep": decided.implicit_keep,
-            "message": {"size": mail.size, "header_edits": []},
+            "message": {"size": mail.size, "header_edits": list(decided.edits)},
             "trace": [_JSON_EVENTS[event.kind](event) for event in decided.trace],
             "errors": list(decided.errors),
         },
         ensure_ascii=False,
     )
+
+
+def _plain(action: Action) -> dict[str, object]:
+    about: dict[str, object] = {"action": action.verb}
+    if action.stores:
+        about |= {"folder": action.folder or "INBOX", "flags": sorted(action.flags)}
+    if action.targets:
+        about["targets"] = list(action.targets)
+    if action.text:
+        about["text"] = action.text
+    if action.options:
+        about["options"] = dict(action.options)
+    place = str(action.span) if action.span else ""
+    return {**about, "also": action.also, "rule": action.rule, "where": place}
 
 
 _JSON_EVENTS: dict[str, Callable[[Event], dict[str, object]]] = {

@@ -177,12 +177,150 @@ def test_errors_of_rules(home: Home) -> None:
     )
 
 
+def test_no_value(home: Home) -> None:
+    """Where a test saw no value stands a dash; what is true or false by itself has none."""
+    rules = home.write(
+        "my.rules", 'rule when cc is "a@b" or header "X" exists or bounce or size > 1K { keep }'
+    )
+    done = home.call("test", "-f", "a@b.org", "--rules", rules, home.mail)
+    lines = [" ".join(line.split()) for line in done.stdout.decode().splitlines()[2:6]]
+    assert lines == [
+        'my.rules:1 cc is "a@b" no -',
+        'my.rules:1 header "X" exists no -',
+        "my.rules:1 bounce no",
+        f"my.rules:1 size > 1K no {len(MAIL)}",
+    ]
+
+
+SITE = """
+set header "X-A: {subject}"
+also forward to ["a@b.org", "c@d.org"]
+reply "Away" subject "s" every 2 days
+remember "key" for 1 day
+deliver to "F" expire 1 day
+"""
+
+
+def test_json_of_all_that_is_said(home: Home) -> None:
+    """Targets, options and header edits are in the JSON."""
+    rules = home.write("my.rules", SITE)
+    done = home.call("test", "--json", "--site", "--rules", rules, home.mail)
+    found = json.loads(done.stdout)
+    actions = [{k: v for k, v in a.items() if k not in ("rule", "where")} for a in found["actions"]]
+    assert actions == [
+        {"action": "forward", "targets": ["a@b.org", "c@d.org"], "also": True},
+        {
+            "action": "reply",
+            "text": "Away",
+            "options": {"subject": "s", "every": 172800.0},
+            "also": False,
+        },
+        {"action": "remember", "text": "key", "options": {"for": 86400.0}, "also": False},
+        {
+            "action": "deliver",
+            "folder": "F",
+            "flags": [],
+            "options": {"expire": 86400.0},
+            "also": False,
+        },
+    ]
+    assert found["message"]["header_edits"] == ['set header "X-A: {subject}"']
+
+
+GIVEN = """
+rule "A" when spam.score > 5 and remembered "a=b" and header "X-A" is "b=c" { deliver to "A" }
+rule "B" when envelope.to.user is "ann" and received.year = 2026 and not bounce { deliver to "B" }
+"""
+
+
+def test_given(home: Home) -> None:
+    """--given sets facts: of the message, of the envelope, of the world, with an argument."""
+    rules = home.write("my.rules", GIVEN)
+    facts = ["spam.score=7", "remembered:a=b=true", "header:X-A=b=c"]
+    given = [word for fact in facts for word in ("--given", fact)]
+    done = home.call("test", "--rules", rules, *given, home.mail)
+    assert b'=> deliver to "A"' in done.stdout
+    facts = ["envelope.to=ann@x.org", "envelope.from=a@b.org", "received=2026-02-03"]
+    given = [word for fact in facts for word in ("--given", fact)]
+    done = home.call("test", "--rules", rules, *given, home.mail)
+    assert b'=> deliver to "B"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ("virus.fond=true", "unknown subject 'virus.fond'; did you mean 'virus.found'?"),
+        ("virus.found=maybe", "'virus.found' is true or false; this is not"),
+        ("subject", "write NAME=VALUE"),
+    ],
+)
+def test_given_that_fits_not(home: Home, fact: str, message: str) -> None:
+    """An unknown name gets a near miss, a value is of its type; exit code 64."""
+    done = home.call("test", "--given", fact, home.mail)
+    assert (done.returncode, done.stdout) == (64, b"")
+    assert message in done.stderr.decode()
+
+
+def test_offline(home: Home) -> None:
+    """--offline asks nobody: what is not given is unknown, files of the rules are read."""
+    home.write("list.txt", "@example.com\n")
+    rules = home.write(
+        "my.rules",
+        'list known from "list.txt"\n'
+        'rule when (remembered "k" or duplicate or spam.score < 5) { discard }\n'
+        'rule when virus.found and from in known { deliver to "F" }\n',
+    )
+    done = home.call(
+        "test", "--offline", "--given", "virus.found=true", "--rules", rules, home.mail
+    )
+    assert done.stdout.count(b"no   unknown") == 3
+    assert b'=> deliver to "F"' in done.stdout
+
+
+def test_broken_rules_of_a_user(home: Home) -> None:
+    """Installed rules that do not compile are shown, and what a server does instead."""
+    home.write(".mdaflow/rules", "deliver nowhere")
+    done = home.call("test", "--config", home.config(), home.mail)
+    assert done.returncode == 65
+    assert done.stderr.decode().splitlines()[1:] == [
+        "    deliver nowhere",
+        "            ^^^^^^^",
+        "mdaflow: mail goes to the inbox",
+    ]
+    assert b'=> deliver to "INBOX"' in done.stdout
+
+
+def test_last_good_rules_of_a_user(unprivileged: Home) -> None:
+    """They are those that were in force when mail last came, if there were any."""
+    home, config = unprivileged, unprivileged.config()
+    home.write("mail/example.org/bob/.mdaflow/rules", 'deliver to "Good"')
+    to_bob = ("--config", config, "-d", "bob@example.org")
+    home.call("deliver", *to_bob, stdin=MAIL).check_returncode()
+    home.write("mail/example.org/bob/.mdaflow/rules", "deliver nowhere")
+    done = home.call("test", "--config", config, "-r", "bob@example.org", home.mail)
+    assert done.returncode == 65
+    assert done.stderr.endswith(b"mdaflow: its last good version stays in force\n")
+    assert b'=> deliver to "Good"' in done.stdout
+
+
+def test_unsafe_rules_of_a_user(home: Home) -> None:
+    """Rules that somebody else could have written are ignored, and that is said."""
+    Path(home.write(".mdaflow/rules", 'deliver to "A"')).chmod(0o666)
+    done = home.call("test", "--config", home.config(), home.mail)
+    assert done.returncode == 65
+    assert b"writable by others than its owner (chmod go-w), so its rules are" in done.stderr
+    assert b'=> deliver to "INBOX"' in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["test", "/nonexistent"], 66),
         (["test", "--rules", "/nonexistent", "m.eml"], 66),
+        (["test", "--rules", "/dev/zero", "m.eml"], 66),
         (["test"], 64),
+        (["test", "-e", "--offline", "m.eml"], 64),
+        (["test", "-e", "--given", "spam=true", "m.eml"], 64),
         (["nonsense"], 64),
         (["test", "--config", "/nonexistent", "m.eml"], 78),
         (["deliver", "--nonsense"], 64),
@@ -270,35 +408,6 @@ def test_deliver_as_root(home: Home) -> None:
     assert done.returncode == 75
     assert b"name the unprivileged user of the mail" in done.stderr
     assert not (home.path / "Maildir").exists()
-
-
-def test_check(home: Home) -> None:
-    """`check` names what is right, and shows what is wrong."""
-    good, bad = home.write("a.rules", RULES), home.write("b.rules", "deliver nowhere\n")
-    done = home.call("check", good)
-    assert (done.returncode, done.stdout.decode()) == (0, f"{good}: ok\n")
-    done = home.call("check", good, bad)
-    assert done.returncode == 65
-    assert f"{bad}:1:9: unexpected 'nowhere'" in done.stderr.decode()
-
-
-def test_check_as_json(home: Home) -> None:
-    """The same for programs."""
-    bad = home.write("b.rules", "deliver nowhere\n")
-    done = home.call("check", "--json", bad)
-    [problem] = json.loads(done.stdout)
-    assert (problem["file"], problem["line"], problem["column"]) == (bad, 1, 9)
-    assert done.returncode == 65
-
-
-def test_check_of_what_is_installed(home: Home) -> None:
-    """Without files: those of the site, and the caller's own."""
-    config = home.config()
-    home.write("before/1.rules", 'reject "no"')
-    home.write(".mdaflow/rules", 'reject "no"')
-    done = home.call("check", "--config", config)
-    assert done.stdout.decode().endswith("before/1.rules: ok\n")
-    assert b".mdaflow/rules:1:1: 'reject' is not allowed" in done.stderr
 
 
 def test_completeness_of_help(home: Home) -> None:
