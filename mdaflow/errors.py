@@ -45,6 +45,7 @@ DISK_FULL = Status(452, "4.3.1", "Insufficient storage, try again later")
 SHUTTING_DOWN = Status(421, "4.3.2", "Shutting down, try again later")
 UNKNOWN_USER = Status(550, "5.1.1", "No such user here")
 REJECTED = Status(550, "5.7.1", "Rejected by rule")
+LOOP = Status(554, "5.4.6", "Mail loop detected")
 TOO_BIG = Status(552, "5.3.4", "Message too big")
 
 

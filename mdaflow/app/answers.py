@@ -8,26 +8,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdaflow.engine.facts import Fact
-from mdaflow.engine.plan import Unanswerable
-from mdaflow.errors import INTERNAL, MailError, TempFail
+from mdaflow.engine.plan import Unanswerable, one_line
+from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 from mdaflow.store import Store
 
-from .rulefiles import ListFiles, Unsafe
+from .rulefiles import ListFiles
+
+if TYPE_CHECKING:  # a dry run starts no program
+    from mdaflow.deliver.program import Ended
 
 MAX_FILTERED = 50 << 20
 """Bytes that a filter may make of a message."""
 COMMAND_SECONDS = 30.0
+"""The time limit of a program for which the rules say none."""
 EX_TEMPFAIL = 75
 SEEN = 7 * 86_400.0
 """Seconds for which a message is known that was here."""
 
+_MOST_SAID = 200  # characters of a complaint in our log
+
 Answer = Sequence[Any] | None
+
+
+class About(NamedTuple):
+    """Whose mail it is that is asked about."""
+
+    user: User | None = None
+    really: bool = False
+    """It is delivered: programs run."""
+    message: Message | None = None
+    """As it came, whatever rules have done to it since."""
 
 
 class Answers:
@@ -39,52 +55,51 @@ class Answers:
 
     def __call__(self, fact: Fact) -> Answer:
         """The answer without a recipient's mailbox, and without running programs."""
-        return self.about(None, really=False)(fact)
+        return self._answer(fact, About())
 
-    def about(self, user: User | None, *, really: bool) -> Callable[[Fact], Answer]:
+    def about(
+        self, user: User | None, *, really: bool, message: Message | None = None
+    ) -> Callable[[Fact], Answer]:
         """What answers facts about the mail of a user; `really`: programs run."""
+        about = About(user, really, message)
+        return lambda fact: self._answer(fact, about)
 
-        def ask(fact: Fact) -> Answer:
-            provider = _PROVIDERS.get(fact.name)
-            return None if provider is None else provider(self, fact, user if really else None)
-
-        def look(fact: Fact) -> Answer:
-            if fact.name == "folder":
-                return _folder(fact, user)
-            return ask(fact)
-
-        return look
+    def _answer(self, fact: Fact, about: About) -> Answer:
+        provider = _PROVIDERS.get(fact.name)
+        return None if provider is None else provider(self, fact, about)
 
     def remember_seen(self, message: Message, envelope: Envelope) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
         self.store.put(_seen_key(message, envelope), "", SEEN)
 
 
-PROVIDED = frozenset(
-    ("attachment.type", "duplicate", "remembered", "folder", "command", "filter", "list")
-)
-"""The facts that somebody answers."""
-
-
-def _types(answers: Answers, fact: Fact, user: User | None) -> Answer:
+def _types(answers: Answers, fact: Fact, about: About) -> Answer:
     from mdaflow.scan.magic import attachment_types
 
     return attachment_types(fact)
 
 
-def _list(answers: Answers, fact: Fact, user: User | None) -> Answer:
+def _list(answers: Answers, fact: Fact, about: About) -> Answer:
     path = fact.arguments[0]
+    home = "" if fact.owner == "site" else _home(path, about.user)
     try:
-        return answers.lists.entries(path, fact.owner)
-    except (Unsafe, FileNotFoundError, NotADirectoryError) as error:
-        raise Unanswerable(f"the list {path}: {error.strerror}") from error
-    except OSError as error:
-        raise TempFail(INTERNAL, f"the list {path}: {error.strerror}") from error
+        return answers.lists.entries(path, home)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Unanswerable(f"the list {path}: {reason}") from error
 
 
-def _duplicate(answers: Answers, fact: Fact, user: User | None) -> Answer:
+def _home(path: str, user: User | None) -> str:
+    """The folder from which on a file of a user has to be safe."""
+    if user is not None and path.startswith(f"{user.home}/"):
+        return user.home
+    return os.path.dirname(path) or "."
+
+
+def _duplicate(answers: Answers, fact: Fact, about: About) -> Answer:
     try:
-        return [answers.store.get(_seen_key(fact.message, fact.envelope)) is not None]
+        key = _seen_key(about.message or fact.message, fact.envelope)
+        return [answers.store.get(key) is not None]
     except OSError:
         return None
 
@@ -98,74 +113,83 @@ def _seen_key(message: Message, envelope: Envelope) -> str:
     return f"seen {envelope.recipient} {sha256(what).hexdigest()}"
 
 
-def _remembered(answers: Answers, fact: Fact, user: User | None) -> Answer:
+def _remembered(answers: Answers, fact: Fact, about: About) -> Answer:
     from mdaflow.deliver.soft import remembered
 
     found = remembered(answers.store, fact.owner, fact.envelope.recipient, fact.arguments[0])
     return None if found is None else [found]
 
 
-def _folder(fact: Fact, user: User | None) -> Answer:
+def _folder(answers: Answers, fact: Fact, about: About) -> Answer:
     from mdaflow.deliver.mailbox import elsewhere, locate, parse_mailbox
 
-    if user is None:
+    if about.user is None:
         return None
+    name, user = fact.arguments[0], about.user
     try:
-        mailbox, folder = elsewhere(fact.arguments[0]) or (
-            parse_mailbox(user.mailbox, user.home),
-            fact.arguments[0],
-        )
-        path = os.path.join(mailbox.home, *locate(mailbox, folder))
-    except MailError:
-        return [False]  # it can be no folder, so there is none
-    return [os.path.lexists(path)]
-
-
-def _command(answers: Answers, fact: Fact, user: User | None) -> Answer:
-    if user is None:
+        mailbox, folder = elsewhere(name) or (parse_mailbox(user.mailbox, user.home), name)
+        os.lstat(os.path.join(mailbox.home, *locate(mailbox, folder)))
+    except (MailError, FileNotFoundError, NotADirectoryError):
+        return [False]  # what can be no folder is none
+    except OSError as error:
+        if about.really:
+            raise from_oserror(error) from error
         return None
-    ended = _run(fact, user, 0)
+    return [True]
+
+
+def _command(answers: Answers, fact: Fact, about: About) -> Answer:
+    ended = _run(fact, about, 0)
+    if ended is None:
+        return None
     if ended.reason or ended.code == EX_TEMPFAIL or ended.code > 128:
-        raise _failed(fact, ended)
+        raise _failed(fact, ended, f"ended with {ended.code}")
     return [ended.code == 0]
 
 
-def _filter(answers: Answers, fact: Fact, user: User | None) -> Answer:
-    if user is None:
+def _filter(answers: Answers, fact: Fact, about: About) -> Answer:
+    ended = _run(fact, about, MAX_FILTERED)
+    if ended is None:
         return None
-    ended = _run(fact, user, MAX_FILTERED)
     if ended.reason or ended.code != 0 or not ended.output:
-        raise _failed(fact, ended)
-    return [ended.output]
+        raise _failed(fact, ended, f"ended with {ended.code}" if ended.code else "gave nothing")
+    return [Message.from_wire(ended.output).raw]
 
 
-def _run(fact: Fact, user: User, output: int) -> Any:
+def _run(fact: Fact, about: About, output: int) -> Ended | None:
+    """How a program ended that got the message as rules see it; None when it was not run."""
+    if about.user is None or not about.really:
+        return None
+    from mdaflow.deliver.pipe import MAX_SECONDS
     from mdaflow.deliver.program import clean_environment, find, run_program
 
+    home, message = about.user.home, fact.message
     if not find(fact.arguments[0]):
         raise Unanswerable(f"there is no program {fact.arguments[0]}")
-    message = fact.message
     return run_program(
         fact.arguments,
         message.under(message.head),
-        seconds=fact.within or COMMAND_SECONDS,
-        environment=clean_environment(fact.envelope, user.home),
-        directory=user.home,
+        seconds=min(fact.within or COMMAND_SECONDS, MAX_SECONDS),
+        environment=clean_environment(fact.envelope, home),
+        directory=home,
         output_limit=output,
     )
 
 
-def _failed(fact: Fact, ended: Any) -> TempFail:
-    why = ended.reason or f"ended with {ended.code}"
-    said = ended.errors.strip().splitlines()[:1]
-    return TempFail(INTERNAL, f"{fact.arguments[0]}: {why}{': ' if said else ''}{''.join(said)}")
+def _failed(fact: Fact, ended: Ended, how: str) -> TempFail:
+    said = one_line(ended.errors.lstrip().partition("\n")[0])[:_MOST_SAID]
+    why = f"{fact.arguments[0]}: {ended.reason or how}"
+    return TempFail(INTERNAL, f"{why}: {said}" if said else why)
 
 
-_PROVIDERS: dict[str, Callable[[Answers, Fact, User | None], Answer]] = {
+_PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "attachment.type": _types,
     "list": _list,
     "duplicate": _duplicate,
     "remembered": _remembered,
+    "folder": _folder,
     "command": _command,
     "filter": _filter,
 }
+PROVIDED = frozenset(_PROVIDERS)
+"""The facts that somebody answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 from contextlib import suppress
@@ -23,6 +24,8 @@ from .rulebook import UserRules, powers_of_users, site_program
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means
+
+log = logging.getLogger("mdaflow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +119,28 @@ def _settings(config: Config) -> Settings:
 def _key(state: str) -> bytes:
     """The site's secret, made when it is missing; none when it can be neither read nor made."""
     path = os.path.join(state, "key")
-    with suppress(OSError):
-        if not os.path.exists(path):
+    try:
+        if not os.path.lexists(path):
             _make_key(path)
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
             return file.read(64)
-    return b""
+    except OSError as error:
+        log.warning("%s: %s; mail loops are found by their length only", path, error.strerror)
+        return b""
 
 
 def _make_key(path: str) -> None:
     """Write a key; who comes first wins, and nobody reads half of one. Raises OSError."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    mine = f"{path}.{os.getpid()}"
-    with open(
-        os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
-    ) as file:
-        file.write(os.urandom(32))
+    mine = f"{path}.{os.urandom(8).hex()}"
+    file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        os.write(file, os.urandom(32))
+        os.fsync(file)
         with suppress(FileExistsError):
             os.link(mine, path)
     finally:
+        os.close(file)
         os.unlink(mine)
 
 

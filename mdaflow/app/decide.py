@@ -36,7 +36,8 @@ def stages_for(site: Site, user: User, tell: Callable[[str], object] = log.warni
 
     What is wrong with a new version of the user's file is told.
     """
-    own = site.rules.stage(os.path.join(user.home, site.config.rules.user), tell)
+    path = os.path.join(user.home, site.config.rules.user)
+    own = site.rules.stage(path, tell, home=user.home)
     return [*site.before, *([own] if own is not None else []), *site.after]
 
 
@@ -54,7 +55,7 @@ def decide(
 
     Raises TempFail for a rule of the site that fails, and for what cannot be told for now.
     """
-    ask = site.answers.about(user, really=really)
+    ask = site.answers.about(user, really=really, message=message)
     try:
         return run(programs, message, envelope, ask, trace=trace, settings=site.settings)
     except EvaluationError as error:

@@ -1,18 +1,21 @@
 """Telling users what is wrong with their rules: a line in a file of theirs, and now and then a
 mail.
 
-The line goes to `log` beside the rule file, the mail to the inbox, at most one a day. Nothing
-of this fails a delivery. The mail is stored directly: no rule sees it.
+The line goes to `log` beside the rule file, the mail to the inbox, at most one a day from all
+processes together. Nothing of this fails a delivery, and neither needs the other. The mail is
+stored directly: no rule sees it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from typing import TYPE_CHECKING
 
-from mdaflow.errors import MailError
+from mdaflow.deliver import prepare
+from mdaflow.deliver.mailbox import open_directory, parse_mailbox
 from mdaflow.route.users import User
 
 if TYPE_CHECKING:
@@ -20,10 +23,15 @@ if TYPE_CHECKING:
 
 MAX_LOG = 1 << 20
 """Bytes after which a log begins anew; the last one is kept as `log.old`."""
+MAX_LINE = 1000
+"""Characters of what is told."""
 DAY = 86_400.0
 
 log = logging.getLogger("mdaflow")
-_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = (
+    os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+)  # fmt: skip
 
 
 class Notices:
@@ -35,37 +43,31 @@ class Notices:
 
     def tell(self, text: str) -> None:
         """Tell the user, and our own log. Never raises."""
-        said = "".join(char if char.isprintable() else " " for char in text)
+        said = "".join(char if char.isprintable() else " " for char in text)[:MAX_LINE]
         log.warning("<%s>: %s", self._user.address, said)
-        try:
-            self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')} {said}\n")
-            self._mail(said)
-        except (OSError, MailError, ValueError) as error:
-            log.info("<%s>: could not be told: %s", self._user.address, error)
-
-    def _write(self, line: str) -> None:
-        folder = os.path.dirname(os.path.join(self._user.home, self._site.config.rules.user))
-        below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            file = os.open("log", _OPEN, 0o600, dir_fd=below)
+        for way in (self._write, self._mail):
             try:
-                os.write(file, line.encode("utf-8", "replace"))
-                full = os.fstat(file).st_size > MAX_LOG
+                way(said)
+            except Exception as error:  # telling is worth no mail
+                log.info("<%s>: could not be told: %s", self._user.address, error)
+
+    def _write(self, text: str) -> None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n".encode("utf-8", "replace")
+        *folders, _ = self._site.config.rules.user.split("/")
+        below = open_directory(self._user.home, folders, make=False)
+        try:
+            file = _open_log(below)
+            try:
+                os.write(file, line)
             finally:
                 os.close(file)
-            if full:
-                os.replace("log", "log.old", src_dir_fd=below, dst_dir_fd=below)
         finally:
             os.close(below)
 
     def _mail(self, text: str) -> None:
-        store, key = self._site.answers.store, f"notice {self._user.address}"
-        if store.get(key) is not None:
+        if not self._site.answers.store.add(f"notice {self._user.address}", "", DAY):
             return
-        store.put(key, "", DAY)
-        from mdaflow.deliver import prepare
-        from mdaflow.deliver.mailbox import parse_mailbox
-        from mdaflow.mail.letter import compose
+        from mdaflow.mail.letter import compose  # only here: most users make no mistakes
 
         now, host = time.time(), self._site.hostname
         letter = compose(
@@ -74,11 +76,26 @@ class Notices:
             subject="Your mail rules need attention",
             text=_TEXT.format(text=text, file=self._site.config.rules.user),
             date=now,
-            message_id=f"notice.{time.time_ns()}.{os.getpid()}@{host}",
+            message_id=f"<notice.{time.time_ns()}.{os.getpid()}@{host}>",
             fields={"Auto-Submitted": "auto-generated (mail rules)"},
         )
         mailbox = parse_mailbox(self._user.mailbox, self._user.home)
-        prepare(mailbox, "", [letter], (), "", now).commit()
+        prepare(mailbox, "", [b"Return-Path: <>\n", letter], (), "", now).commit()
+
+
+def _open_log(folder: int) -> int:
+    """A descriptor of a log that has room. Raises OSError, also for what is no plain file."""
+    for _ in range(2):
+        file = os.open("log", _FILE, 0o600, dir_fd=folder)
+        about = os.fstat(file)
+        usable = stat.S_ISREG(about.st_mode) and about.st_nlink == 1
+        if usable and about.st_size < MAX_LOG:
+            return file
+        os.close(file)
+        if not usable:
+            raise OSError("log is not a plain file with one link")
+        os.replace("log", "log.old", src_dir_fd=folder, dst_dir_fd=folder)
+    raise OSError("log is full")
 
 
 _TEXT = """\

@@ -59,6 +59,7 @@ def deliver_message(
     """
     ident = _ident()
     decided: Plan | None = None
+    notice: Notices | None = None
     try:
         user = user or _accepted(site, envelope.recipient)
         if came_back(message, envelope.recipient, site.key):
@@ -70,7 +71,6 @@ def deliver_message(
         done = execute(
             decided, message, envelope, mailbox, means=site.means, ident=ident, fence=fence
         )
-        _afterwards(site, message, envelope, decided, done, notice)
     except MailError as error:
         done = Done(error.status, "deferred" if error.status.temporary else "rejected",
                     trouble=str(error))  # fmt: skip
@@ -80,6 +80,8 @@ def deliver_message(
         log.exception("<%s>: internal error", envelope.recipient)
         done = Done(INTERNAL, "deferred", trouble="internal error")
     _log(message, envelope, decided, done)
+    if decided is not None and notice is not None:
+        _afterwards(site, message, envelope, decided, done, notice)
     status = done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
 
@@ -88,15 +90,17 @@ def _afterwards(
     site: Site, message: Message, envelope: Envelope, decided: Plan, done: Done, notice: Notices
 ) -> None:
     """What a delivered message leaves behind; nothing of it makes the message come again."""
-    if decided.asked_duplicate and done.status.ok:
+    if not done.status.ok:
+        return
+    if decided.asked_duplicate:
         try:
             site.answers.remember_seen(message, envelope)
-        except OSError as error:
+        except Exception as error:
             log.warning("<%s>: a duplicate may not be known: %s", envelope.recipient, error)
     for error_text in decided.errors:
         notice.tell(f"{error_text}; kept in the inbox")
-    if done.trouble:
-        notice.tell(done.trouble)
+    if done.told:
+        notice.tell(done.told)
 
 
 def _accepted(site: Site, address: str) -> User:
@@ -117,7 +121,7 @@ def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done)
     action = decided.deciding if decided is not None else Action("keep")
     message_id = message.header("Message-ID", raw=True)[:1]
     reason = ", ".join(done.places) or done.status.text
-    if done.trouble:
+    if done.trouble not in ("", done.status.text):
         reason = f"{reason}: {done.trouble}"
     delivery(
         envelope.queue_id or _queue_id(message),

@@ -14,7 +14,6 @@ from contextlib import suppress
 from mdaflow.deliver.execute import DELIVERERS
 from mdaflow.engine.run import run
 from mdaflow.lang import compile_rules
-from mdaflow.lang.dump import dump, load
 from mdaflow.lang.source import SourceError
 from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
@@ -69,8 +68,7 @@ def rehearse() -> None:
     """Send a sample the whole way."""
     for charset in _CHARSETS.split():
         codecs.lookup(charset)
-    program = load(dump(compile_rules(_RULES)))
-    run(program, Message(_SAMPLE), ask=Answers(MemoryStore()), trace=True)
+    run(compile_rules(_RULES), Message(_SAMPLE), ask=Answers(MemoryStore()), trace=True)
     with suppress(SourceError):
         compile_rules("rule when subjct contains 'x' { delivr }")
     for module in _MODULES:

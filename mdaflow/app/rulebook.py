@@ -8,29 +8,20 @@ failure: never "no rules".
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from threading import Lock
-from typing import NamedTuple
+from contextlib import suppress
 
 from mdaflow.engine.run import Stage
-from mdaflow.errors import ConfigError, from_oserror
+from mdaflow.errors import ConfigError, TempFail, from_oserror
 from mdaflow.lang import compile_rules, ir
 from mdaflow.lang.limits import DEFAULTS, Limits
 from mdaflow.lang.source import SourceError
 from mdaflow.store import Store
 
-from .rulefiles import (
-    Reading,
-    Unsafe,
-    Version,
-    read_of_site,
-    read_of_user,
-    version,
-    version_of,
-)
+from .rulefiles import Cache, Made, Reading, Versions
 
 USER_ACTIONS = (
     "deliver", "keep", "discard", "forward", "quarantine", "reply", "notify", "log", "remember",
@@ -38,6 +29,9 @@ USER_ACTIONS = (
 """What the rules of users may do unless the configuration says otherwise."""
 MAX_KEPT = 10_000
 """Compiled files of users that are kept in memory."""
+MAX_TEXT = 4 << 20
+"""Bytes of all of them together, with what they import. Compiled they take some thirty times as
+much (P30)."""
 
 log = logging.getLogger("mdaflow")
 
@@ -55,7 +49,8 @@ def site_program(folder: str, limits: Limits = DEFAULTS) -> ir.Program | None:
     problems: list[str] = []
     for path in paths:
         try:
-            body += compile_file(path, limits=limits).body
+            reading = Reading(limits.file)
+            body += compile_rules(reading(path), path, ir.POWERS, reading, limits).body
         except SourceError as error:
             problems.append(str(error))
         except OSError as error:
@@ -81,22 +76,17 @@ def site_files(folder: str) -> list[str]:
 def compile_file(
     path: str, powers: Collection[str] = ir.POWERS, limits: Limits = DEFAULTS
 ) -> ir.Program:
-    """The program of a file. Raises SourceError, or OSError when it cannot be read."""
-    reading = Reading(read_of_site, path, limits.file)
+    """The program of a file. Raises SourceError, or OSError when it cannot be read.
+
+    For root it has to be root's, as the files of the site; else it may be anybody's.
+    """
+    reading = Reading(limits.file, trusting=os.geteuid() != 0)
     return compile_rules(reading(path), path, powers, reading, limits)
 
 
 def powers_of_users(granted: Collection[str], denied: Collection[str]) -> tuple[str, ...]:
     """What the rules of users may do here."""
     return tuple(verb for verb in (*USER_ACTIONS, *granted) if verb not in denied)
-
-
-class _Kept(NamedTuple):
-    """The rules of a file as they were compiled, and the versions of all files that they are
-    made of."""
-
-    versions: dict[str, Version | None]
-    stage: Stage | None
 
 
 class UserRules:
@@ -111,86 +101,87 @@ class UserRules:
         self._store = store
         self._limits = limits
         self.powers = powers
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._lock = Lock()
+        self._kept: Cache[Stage | None] = Cache(MAX_KEPT, MAX_TEXT)
 
-    def stage(self, path: str, tell: Callable[[str], object] = log.warning) -> Stage | None:
-        """The rules in a file of a user; None when there are none to run.
+    def stage(
+        self, path: str, tell: Callable[[str], object] = log.warning, *, home: str = ""
+    ) -> Stage | None:
+        """The rules in a file of the user whose folder is `home`; None when there are none to run.
 
         What is wrong with a new version of the file is told once. Raises TempFail when the
         file is there and cannot be read now.
         """
+        home = home or os.path.dirname(path)
         try:
-            seen = version(os.lstat(path))
-            with self._lock:
-                kept = self._kept.get(path)
-                if kept is not None and _is_current(kept, path, seen):
-                    self._kept.move_to_end(path)
-                    return kept.stage
-            kept = self._read(path, seen, tell)
+            os.lstat(path)  # most users have none
+            return self._kept.get(path, lambda: self._make(path, home, tell))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise from_oserror(error) from error
-        with self._lock:
-            self._kept[path] = kept
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
-        return kept.stage
 
-    def _read(self, path: str, seen: Version, tell: Callable[[str], object]) -> _Kept:
-        reading = Reading(read_of_user, path, self._limits.file)
+    def _make(self, path: str, home: str, tell: Callable[[str], object]) -> Made[Stage | None]:
+        reading = Reading(self._limits.file, home=home)
         try:
             text = reading(path)
-        except Unsafe as error:
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
             tell(f"{path}: {error.strerror}, so its rules are ignored")
-            return _Kept({path: seen}, None)
-        key = f"rules {path}"
+            return Made(None, reading.versions, 0)
+        versions = reading.versions
         try:
             program = compile_rules(text, path, self.powers, reading, self._limits)
         except SourceError as error:
-            return _Kept(reading.versions, self._last_good(path, key, error, tell))
-        self._keep(path, key, program)
+            last = self._last_good(path, error, tell)
+            return Made(last and Stage(last), versions, sum(reading.sizes.values()))
         lists = _lists(program)  # these are read again by themselves
-        files = {path: v for path, v in reading.versions.items() if path not in lists}
-        return _Kept(files, Stage(program))
+        files = {name: size for name, size in reading.sizes.items() if name not in lists}
+        versions = {name: seen for name, seen in versions.items() if name not in lists}
+        self._keep(path, home, {name: versions[name] for name in files})
+        return Made(Stage(program), versions, sum(files.values()))
 
-    def _keep(self, path: str, key: str, program: ir.Program) -> None:
-        from mdaflow.lang.dump import dump
-
+    def _keep(self, path: str, home: str, files: Versions) -> None:
+        """Keep the good version of a file, with all that it imports, for every process."""
         try:
-            self._store.put(key, dump(program._replace(cases=())))
-        except OSError as error:
+            again = Reading(self._limits.file, home=home)
+            texts = json.dumps({name: again(name).decode() for name in files})
+            if any(again.versions[name] != seen for name, seen in files.items()):
+                return  # there is a newer version already
+            if self._store.get(_key(path)) != texts:
+                self._store.put(_key(path), texts)
+        except (OSError, TempFail, UnicodeDecodeError) as error:
             log.warning("the good version of %s cannot be kept: %s", path, error)
 
     def _last_good(
-        self, path: str, key: str, error: SourceError, tell: Callable[[str], object]
-    ) -> Stage | None:
-        program = self._load(path, key)
+        self, path: str, error: SourceError, tell: Callable[[str], object]
+    ) -> ir.Program | None:
+        program = self._load(path)
         said = "its last good version stays in force" if program else "mail goes to the inbox"
         more = len(error.problems) - 1
         tell(f"{error.problems[0]}{f' (and {more} more)' if more else ''}; {said}")
-        return Stage(program) if program is not None else None
-
-    def _load(self, path: str, key: str) -> ir.Program | None:
-        from mdaflow.lang.check import check
-        from mdaflow.lang.dump import load
-
-        try:
-            kept = self._store.get(key)
-            program = load(kept) if kept is not None else None
-        except (OSError, ValueError) as error:
-            log.warning("the last good version of %s cannot be had: %s", path, error)
-            return None
-        if program is not None and check(program, self.powers):
-            return None  # it does what users may not do any more
         return program
 
+    def _load(self, path: str) -> ir.Program | None:
+        """The last good version; none, too, when users may not do any more what it does."""
+        try:
+            kept = self._store.get(_key(path))
+            texts: dict[str, str] = json.loads(kept) if kept is not None else {}
+            read = {name: text.encode() for name, text in texts.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            log.warning("the last good version of %s cannot be had: %s", path, error)
+            return None
 
-def _is_current(kept: _Kept, path: str, seen: Version) -> bool:
-    if kept.versions.get(path) != seen:
-        return False
-    return all(version_of(other) == v for other, v in kept.versions.items() if other != path)
+        def reader(name: str) -> bytes:
+            return read.get(name, b"")  # what was not kept is a list
+
+        with suppress(KeyError, SourceError):
+            return compile_rules(read[path], path, self.powers, reader, self._limits)
+        return None
+
+
+def _key(path: str) -> str:
+    return f"rules {path}"
 
 
 def _lists(program: ir.Program) -> set[str]:

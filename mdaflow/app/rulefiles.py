@@ -1,8 +1,12 @@
 """Reading rule files, what they import and the lists they name: only what is safe to read.
 
-A file of a user counts only when nobody but its owner could have written it (P27), a file of
-the site, as root, only when it is root's (P52). What is no regular file is refused without
-being waited for. `Unsafe` says that a file is to be ignored; every other OSError may go away.
+A file of a user counts only when nobody but its owner could have written it (P27): from the
+user's folder on nothing on the way is a link, belongs to somebody else, or is a folder that
+everybody can write to. A file of the site counts only when it and its folder are root's or
+ours, and nobody else can write to them (P52). What is no regular file is not even opened.
+
+What was made of files is kept, with the versions of all of them, and made anew when one has
+changed: by one thread, while the others go on with what there was.
 """
 
 from __future__ import annotations
@@ -11,175 +15,296 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
-from threading import Lock
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from threading import Event, Lock
+from typing import Generic, NamedTuple, TypeVar
 
-from mdaflow.errors import from_oserror
+from mdaflow.errors import INTERNAL, TempFail, from_oserror
 
+T = TypeVar("T")
+WAIT = 30.0
+"""Seconds to wait for what another thread makes."""
 MAX_LIST = 16 << 20
 """Bytes of a list in a file."""
 MAX_ENTRIES = 500_000
 MAX_LISTS = 1_000
 """Lists that are kept in memory."""
+MAX_LISTED = 32 << 20
+"""Bytes of all of them together, as they stand in files."""
 
 Version = tuple[int, ...]
+Versions = dict[str, Version]
+"""Files and folders by path."""
 
-
-class Unsafe(OSError):
-    """A file that could have been written by somebody else, or is none."""
-
-
-def version(about: os.stat_result) -> Version:
-    """What changes with a file; the time of its last change covers owner, mode and links."""
-    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size
-
-
-def read_of_user(path: str, limit: int) -> tuple[Version, bytes]:
-    """A file of a user, one byte more than the limit at most. Raises OSError; Unsafe if it is to be ignored."""
-    return _read(path, limit, os.O_NOFOLLOW, _unsafe_of_user)
-
-
-def read_of_site(path: str, limit: int) -> tuple[Version, bytes]:
-    """A file of the site, which may be a link. Raises OSError; Unsafe if it must not count."""
-    return _read(path, limit, 0, _unsafe_of_site)
-
-
-Read = Callable[..., tuple[Version, bytes]]
-
-
-def _read(
-    path: str, limit: int, flags: int, unsafe: Callable[[str, os.stat_result], str]
-) -> tuple[Version, bytes]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise _refused(path, "not a regular file") from error
-        raise
-    try:
-        about = os.fstat(descriptor)
-        reason = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
-        if reason := reason or unsafe(path, about):
-            raise _refused(path, reason)
-        with open(descriptor, "rb", closefd=False) as file:
-            return version(about), file.read(limit + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _refused(path: str, reason: str) -> Unsafe:
-    return Unsafe(errno.EPERM, reason, path)
-
-
-def _unsafe_of_user(path: str, about: os.stat_result) -> str:
-    if about.st_nlink != 1:
-        return "has more than one link"
-    if about.st_mode & 0o022:
-        return "writable by others than its owner (chmod go-w)"
-    folder = os.lstat(os.path.dirname(path))
-    if stat.S_ISLNK(folder.st_mode):
-        return "in a folder that is a symbolic link"
-    if about.st_uid not in (0, os.geteuid(), folder.st_uid):
-        return "owned by somebody else"
-    if folder.st_mode & 0o002:
-        return "in a folder that everybody can write to"
-    return ""
-
-
-def _unsafe_of_site(path: str, about: os.stat_result) -> str:
-    if os.geteuid() == 0 and about.st_uid != 0:
-        return "not owned by root"
-    if os.geteuid() == 0 and about.st_mode & 0o022:
-        return "writable by others than root (chmod go-w)"
-    return ""
-
-
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOR_GOOD = frozenset((
     errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.ELOOP,
 ))  # fmt: skip
 """What the author of the file has to mend; all else may go away by itself."""
 
 
-class Reading:
-    """The files of one program, as its compiler asks for them, with their versions."""
+class Unsafe(OSError):
+    """A file that could have been written by somebody else, or is none: it must not count."""
 
-    def __init__(self, read: Read, top: str, limit: int) -> None:
-        self._read = read
+    def __init__(self, reason: str, path: str) -> None:
+        super().__init__(errno.EPERM, reason, path)
+
+
+class Reading:
+    """The files of one program, as its compiler asks for them, with their versions.
+
+    They are of the user whose folder is `home`; without one, of the site. `trusting`: of
+    whoever calls, who knows what he does.
+    """
+
+    def __init__(self, limit: int, *, home: str = "", trusting: bool = False) -> None:
         self._limit = limit
-        self._top = os.path.dirname(top)
-        self.versions: dict[str, Version | None] = {}
-        """None for a file that is not there."""
+        self._home = home
+        self._trusting = trusting
+        self.versions: Versions = {}
+        """As they were before they were first read."""
+        self.sizes: dict[str, int] = {}
+        """Bytes of the files."""
 
     def __call__(self, path: str) -> bytes:
-        """The content of a file. Raises OSError for what its author has to mend, else TempFail."""
-        self.versions[path] = version_of(path)
+        """The content of a file, at most a byte more than the limit.
+
+        Raises OSError. What the author of a user's file has not to mend is a TempFail: then
+        nobody can tell what the rules are.
+        """
         try:
-            self._refuse_links(path)
-            self.versions[path], content = self._read(path, self._limit)
+            self._note(path)
+            text = self._read_of_user(path) if self._home else self._read_of_site(path)
         except OSError as error:
-            if error.errno in _FOR_GOOD:
+            if error.errno in _FOR_GOOD or not self._home:
                 raise
             raise from_oserror(error) from error
-        return content
+        self.sizes[path] = len(text)
+        return text
 
-    def _refuse_links(self, path: str) -> None:
-        folder = os.path.dirname(path)
-        while self._read is read_of_user and len(folder) > len(self._top):
-            if stat.S_ISLNK(os.lstat(folder).st_mode):
-                raise _refused(path, "in a folder that is a symbolic link")
-            folder = os.path.dirname(folder)
+    def _note(self, path: str) -> None:
+        self.versions.setdefault(path, version_of(path))
+
+    def _read_of_site(self, path: str) -> bytes:
+        folder, owners = os.path.dirname(path) or ".", (0, os.geteuid())
+        if not self._trusting:
+            self._note(folder)
+            _refuse(path, _foreign_folder(os.stat(folder), owners, 0o022))
+        return self._content(path, None, lambda about: _foreign(about, owners))
+
+    def _read_of_user(self, path: str) -> bytes:
+        folder, owners = self._enter(os.path.dirname(path))
+        try:
+            return self._content(path, folder, lambda about: _linked(about, owners))
+        finally:
+            os.close(folder)
+
+    def _enter(self, path: str) -> tuple[int, Collection[int]]:
+        """A descriptor of a folder, entered from the home on, and whose it may be."""
+        at, here = self._home, os.open(self._home, _FOLDER)
+        try:
+            owners = (0, os.geteuid(), os.fstat(here).st_uid)
+            for name in ("", *_below(at, path)):
+                at = os.path.join(at, name) if name else at
+                self._note(at)
+                here = _step_into(here, name) if name else here
+                _refuse(at, _foreign_folder(os.fstat(here), owners, 0o002))
+        except BaseException:
+            os.close(here)
+            raise
+        return here, owners
+
+    def _content(
+        self, path: str, folder: int | None, unsafe: Callable[[os.stat_result], str]
+    ) -> bytes:
+        """A file's content, relative to a folder of a user where there is one."""
+        name = path if folder is None else os.path.basename(path)
+        follow = folder is None
+        _refuse(path, _irregular(os.stat(name, dir_fd=folder, follow_symlinks=follow)))
+        file = os.open(name, _FILE | (0 if follow else os.O_NOFOLLOW), dir_fd=folder)
+        try:
+            about = os.fstat(file)
+            _refuse(path, _irregular(about) or ("" if self._trusting else unsafe(about)))
+            with open(file, "rb", closefd=False) as content:
+                return content.read(self._limit + 1)
+        finally:
+            os.close(file)
 
 
-def version_of(path: str) -> Version | None:
-    """The version of a file; None when it is not there."""
+def _below(home: str, path: str) -> list[str]:
+    """The folders on the way from one to the other."""
+    way = os.path.relpath(path or ".", home)
+    return [] if way == "." else way.split("/")
+
+
+def _step_into(parent: int, name: str) -> int:
+    """A descriptor of a folder in an open one, which is closed; not through a link."""
+    if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        raise Unsafe("in a folder that is a symbolic link", name)
+    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    os.close(parent)
+    return below
+
+
+def _refuse(path: str, reason: str) -> None:
+    if reason:
+        raise Unsafe(reason, path)
+
+
+def _irregular(about: os.stat_result) -> str:
+    return "" if stat.S_ISREG(about.st_mode) else "not a regular file"
+
+
+def _foreign(about: os.stat_result, owners: Collection[int]) -> str:
+    if about.st_uid not in owners:
+        return "owned by somebody else"
+    return "writable by others than its owner (chmod go-w)" if about.st_mode & 0o022 else ""
+
+
+def _foreign_folder(about: os.stat_result, owners: Collection[int], others: int) -> str:
+    if about.st_uid not in owners:
+        return "in a folder of somebody else"
+    sticky = about.st_mode & stat.S_ISVTX  # there nobody replaces the file of another
+    return "in a folder that others can write to" if about.st_mode & others and not sticky else ""
+
+
+def _linked(about: os.stat_result, owners: Collection[int]) -> str:
+    return "has more than one link" if about.st_nlink != 1 else _foreign(about, owners)
+
+
+def version_of(path: str) -> Version:
+    """What changes with a file, and with how safe a file or folder is. Never raises."""
     try:
-        return version(os.lstat(path))
-    except OSError:
-        return None
+        about = os.lstat(path)
+        if stat.S_ISLNK(about.st_mode):
+            return about.st_ino, *_version(os.stat(path))
+        return _version(about)
+    except OSError as error:
+        return (error.errno or 0,)
+
+
+def _version(about: os.stat_result) -> Version:
+    which = about.st_dev, about.st_ino, about.st_mode, about.st_uid
+    if stat.S_ISDIR(about.st_mode):
+        return which  # what else is in it is of no account
+    return *which, about.st_nlink, about.st_mtime_ns, about.st_ctime_ns, about.st_size
+
+
+class Made(NamedTuple, Generic[T]):
+    """What was made of files."""
+
+    value: T
+    versions: Versions
+    size: int
+    """Bytes of the files."""
+
+    @property
+    def is_current(self) -> bool:
+        """No file has changed since."""
+        return all(version_of(path) == version for path, version in self.versions.items())
+
+
+class Cache(Generic[T]):
+    """What was made of files, by key: made anew when one of them has changed.
+
+    One thread makes it; others wait if there was nothing before. `most` are kept, of `room`
+    bytes together; the last one always is.
+    """
+
+    def __init__(self, most: int, room: int) -> None:
+        self._most, self._room = most, room
+        self._kept: OrderedDict[str, Made[T]] = OrderedDict()
+        self._size = 0
+        self._busy: dict[str, Event] = {}
+        self._lock = Lock()
+
+    def get(self, key: str, make: Callable[[], Made[T]]) -> T:
+        """What is kept, or what `make` makes. Raises what `make` raises, and TempFail."""
+        while True:
+            kept = self._kept.get(key)
+            if kept is not None and kept.is_current:  # files are looked at without a lock
+                self._touch(key)
+                return kept.value
+            with self._lock:
+                if self._kept.get(key) is not kept:
+                    continue  # somebody has just made it
+                busy = self._busy.get(key)
+                if busy is None:
+                    mine = self._busy[key] = Event()
+            if busy is None:
+                return self._make(key, make, mine).value
+            if kept is not None:
+                return kept.value
+            if not busy.wait(WAIT):  # a disk that hangs
+                raise TempFail(INTERNAL, f"{key}: another thread reads it for too long")
+
+    def _make(self, key: str, make: Callable[[], Made[T]], mine: Event) -> Made[T]:
+        try:
+            made = make()
+            with self._lock:
+                self._keep(key, made)
+            return made
+        finally:
+            with self._lock:
+                del self._busy[key]
+            mine.set()
+
+    def _keep(self, key: str, made: Made[T]) -> None:
+        old = self._kept.pop(key, None)
+        self._kept[key] = made
+        self._size += made.size - (old.size if old else 0)
+        while len(self._kept) > 1 and (len(self._kept) > self._most or self._size > self._room):
+            _, gone = self._kept.popitem(last=False)
+            self._size -= gone.size
+
+    def _touch(self, key: str) -> None:
+        with self._lock, suppress(KeyError):  # it may have had to make room
+            self._kept.move_to_end(key)
 
 
 class ListFiles:
     """The entries of lists in files, read again when a file has changed."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[Version, tuple[str, ...]]] = OrderedDict()
-        self._lock = Lock()
+        self._kept: Cache[tuple[str, ...] | ValueError] = Cache(MAX_LISTS, MAX_LISTED)
 
-    def entries(self, path: str, owner: str) -> tuple[str, ...]:
+    def entries(self, path: str, home: str = "") -> tuple[str, ...]:
         """The entries of a list: the same object as long as the file is the same.
 
-        Raises OSError when it cannot be read, Unsafe when it is not to be.
+        It is of the user whose folder is `home`; without one, of the site. Raises OSError and
+        ValueError for what its author has to mend, TempFail for all else.
         """
-        key = path, owner
-        seen = version(os.stat(path))
-        with self._lock:
-            known, entries = self._kept.get(key, (None, ()))
-            if known == seen:
-                self._kept.move_to_end(key)
-                return entries
-        read = read_of_site if owner == "site" else read_of_user
-        seen, text = read(path, MAX_LIST)
-        entries = parse_list(text)
-        with self._lock:
-            self._kept[key] = seen, entries
-            while len(self._kept) > MAX_LISTS:
-                self._kept.popitem(last=False)
-        return entries
+
+        def make() -> Made[tuple[str, ...] | ValueError]:
+            reading = Reading(MAX_LIST, home=home)
+            text = reading(path)
+            try:
+                return Made(parse_list(text), reading.versions, len(text))
+            except ValueError as error:  # kept, too: it took as long
+                return Made(ValueError(*error.args), reading.versions, 0)
+
+        found = self._kept.get(f"{home}:{path}", make)
+        if isinstance(found, ValueError):
+            raise ValueError(*found.args)
+        return found
 
 
 def parse_list(text: bytes) -> tuple[str, ...]:
     """The entries of a list in a file: one a line, `#` begins a comment, empty lines are none.
 
-    Raises OSError when it is too large or no UTF-8.
+    Raises ValueError when it is too large or no UTF-8.
     """
     if len(text) > MAX_LIST:
-        raise OSError(errno.EFBIG, f"larger than {MAX_LIST >> 20} MiB")
+        raise ValueError(f"larger than {MAX_LIST >> 20} MiB")
     try:
         lines = text.decode().removeprefix("\ufeff").splitlines()
     except UnicodeDecodeError as error:
-        raise OSError(errno.EILSEQ, f"no UTF-8 at byte {error.start + 1}") from error
+        raise ValueError(f"no UTF-8 at byte {error.start + 1}") from error
     found = (line.partition("#")[0].strip() for line in lines)
     entries = tuple(filter(None, found))
     if len(entries) > MAX_ENTRIES:
-        raise OSError(errno.EFBIG, f"more than {MAX_ENTRIES:,} entries")
+        raise ValueError(f"more than {MAX_ENTRIES:,} entries")
     return entries

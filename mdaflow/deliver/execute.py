@@ -11,9 +11,11 @@ An action that can never work is refused to the sender only if it is all that th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import NamedTuple
 
 from mdaflow.engine.plan import OUTCOMES, Action, Plan, one_line
 from mdaflow.errors import (
@@ -49,7 +51,9 @@ DELIVERERS = {
 """Actions that make no copy in a mailbox -> the module that carries them out, in the order in
 which they are committed behind the copies."""
 _ORDER = tuple(DELIVERERS)
-_INBOX = Action("keep", owner="site")
+_INBOX = "inbox"  # the copy that was not planned, in the ledger
+_KEEP = Action("keep", owner="site")
+_KEPT = "kept in the inbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Done:
     """`maildir lists/dev` for each copy, and what else was done."""
     trouble: str = ""
     """What went wrong on the way and was got around."""
+    told: str = ""
+    """The part of the trouble that rules of the user have caused."""
 
 
 def execute(
@@ -89,16 +95,37 @@ def execute(
         delivery.abort()
         raise TempFail(TOO_SLOW, "the deadline passed before the commit")
     delivery.commit()
-    places, trouble = tuple(delivery.places), "; ".join(delivery.trouble)
-    verb = "keep" if delivery.fell_back else last.verb
-    return Done(_STATUS[verb](last, delivery.places), OUTCOMES[verb], places, trouble)
+    verb = "keep" if delivery.kept_instead else last.verb
+    return Done(
+        _STATUS[verb](last, delivery.places),
+        OUTCOMES[verb],
+        tuple(delivery.places),
+        "; ".join(text for _, text in delivery.trouble),
+        "; ".join(text for owner, text in delivery.trouble if owner == "user"),
+    )
 
 
-@dataclass(slots=True)
-class _Step:
-    """One thing to do: the actions it carries out, and what is prepared for them."""
+class _Copy(NamedTuple):
+    """A copy in a mailbox. `key` is its name in the ledger; two for one `place` are one."""
 
-    actions: list[Action]
+    key: str
+    action: Action
+    mailbox: Mailbox
+    folder: str
+    path: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The path, and the version of the message where a path can hold several: a second copy
+        in one mbox would wait for the lock of the first."""
+        return self.path, id(self.action.message) if self.mailbox.format == "maildir" else 0
+
+
+class _Step(NamedTuple):
+    """One thing to do, with the names in the ledger of what it carries out."""
+
+    keys: tuple[str, ...]
+    action: Action
     prepared: Prepared
 
 
@@ -109,87 +136,101 @@ class _Delivery:
         self.job = job
         self.chunks: dict[int, list[bytes | memoryview]] = {}
         self.places: list[str] = []
-        self.trouble: list[str] = []
-        self.fell_back = False
+        self.trouble: list[tuple[str, str]] = []
+        """Whose rule it was, and what went wrong."""
+        self.kept_instead = False
         """An action could not be carried out, so the message went to the inbox."""
         self.steps: list[_Step] = []
-        self.done: set[str] = set()
-        self.acts = [a for a in plan.actions if a.stores or a.verb in DELIVERERS]
-        self.real = [a for a in self.acts if a.verb in OUTCOMES]
-        self.in_inbox = any(a.stores and not a.folder for a in self.acts)
-        if len(self.acts) > 1:
-            self.done = set(ledger.already_done(job))
-            self.acts = [a for a in self.acts if str(a) not in self.done]
+        acts = {f"{n} {a}": a for n, a in enumerate(plan.actions) if _is_done_here(a)}
+        self.done = set(ledger.already_done(job)) if len(acts) > 1 else set()
+        self.refuses = plan.deciding.verb == "reject"
+        self.moves = [action for action in acts.values() if action.verb in OUTCOMES]
+        self.by_path = any(":/" in action.folder for action in acts.values())
+        """Some mailbox is named by its path, which may lead to another one's."""
+        self.copies = [self._copy(key, action) for key, action in acts.items() if action.stores]
+        self.waiting = [copy for copy in self.copies if copy.key not in self.done]
+        """Copies that are not prepared yet."""
+        left = [item for item in acts.items() if item[0] not in self.done and not item[1].stores]
+        self.others = sorted(left, key=lambda item: _ORDER.index(item[1].verb))
+
+    def _copy(self, key: str, action: Action) -> _Copy:
+        mailbox, folder = self.job.mailbox, action.folder
+        try:
+            mailbox, folder = elsewhere(folder) or (mailbox, folder)
+            path = locate(mailbox, folder)
+        except PermFail as error:
+            # It can never be a folder. What a rule says literally was checked when it was
+            # compiled, so this name came out of the mail: waiting would not mend it.
+            if key not in self.done:
+                self.trouble.append((action.owner, f"{error}; {_KEPT}"))
+            mailbox, folder = self.job.mailbox, ""
+            path = locate(mailbox, folder)
+        home = os.path.realpath(mailbox.home) if self.by_path else mailbox.home
+        return _Copy(key, action, mailbox, folder, os.path.join(home, *path))
 
     def prepare(self) -> None:
-        """Prepare all; the copies in one order, so that no two deliveries lock each other out."""
+        """Prepare all; the copies last, so that no lock is held while a next hop is slow."""
         try:
-            others = sorted(
-                (a for a in self.acts if not a.stores), key=lambda a: _ORDER.index(a.verb)
-            )
-            for action in others:
-                self._other(action)
-            copies = [a for a in self.acts if a.stores]
-            if self.fell_back and not self.in_inbox:
-                copies.append(_INBOX)
-            self.steps[:0] = self._copies(copies)
+            for key, action in self.others:
+                self._prepare(key, action)
+            self._store()
         except BaseException:
             self.abort()
             raise
 
-    def _other(self, action: Action) -> None:
+    def _prepare(self, key: str, action: Action) -> None:
+        if reason := _hopeless(action):
+            self._keep_instead(action, reason)
+            return
         module = import_module(f".{DELIVERERS[action.verb]}", __package__)
         try:
-            self.steps.append(_Step([action], module.prepare(self.job, action)))
+            self.steps.append(_Step((key,), action, module.prepare(self.job, action)))
         except PermFail as error:
-            self._fall_back(action, error)
+            self._refused(action, error)
 
-    def _fall_back(self, action: Action, error: PermFail) -> None:
-        if self.real == [action]:
+    def _refused(self, action: Action, error: PermFail) -> None:
+        """Pass on what was refused, if that is all there is to do (P40)."""
+        if self.moves == [action] and not self.refuses:
             raise error
-        self.trouble.append(f"{error}; kept in the inbox")
-        self.fell_back = True
+        self._keep_instead(action, str(error))
 
-    def _copies(self, copies: list[Action]) -> list[_Step]:
-        """The copies, each place once: a second one would wait for the lock of the first."""
-        found: dict[tuple[object, ...], tuple[Mailbox, str, list[Action]]] = {}
-        for action in copies:
-            mailbox, folder, place = self._place(action)
-            changed = id(action.message) if mailbox.format == "maildir" else 0
-            key = (mailbox.home, *place, changed)
-            _, _, before = found.pop(key, (mailbox, folder, []))
-            found[key] = mailbox, folder, [*before, action]
-        steps: dict[tuple[object, ...], _Step] = {}
+    def _keep_instead(self, action: Action, reason: str) -> None:
+        """Keep the message for what can never be done; not if its sender is told no anyway."""
+        self.trouble.append((action.owner, reason if self.refuses else f"{reason}; {_KEPT}"))
+        self.kept_instead = not self.refuses
+        copy = self._copy(_INBOX, replace(_KEEP, message=action.message))
+        there = _INBOX in self.done or any(copy.path == other.path for other in self.copies)
+        if not there and not self.refuses:
+            self.copies.append(copy)
+            self.waiting.append(copy)
+
+    def _store(self) -> None:
+        """Prepare the copies that wait, to be committed first; all in one order, so that no two
+        deliveries lock each other out."""
+        places: dict[tuple[str, int], list[_Copy]] = {}
+        for copy in self.waiting:
+            places[copy.place] = [*places.pop(copy.place, ()), copy]
+        self.waiting = []
+        steps: dict[tuple[str, int], _Step] = {}
         try:
-            for key in sorted(found, key=str):
-                steps[key] = self._copy(*found[key])
-        except BaseException:
-            for step in steps.values():
-                step.prepared.abort()
-            raise
-        return [steps[key] for key in found]
+            for place in sorted(places):
+                steps[place] = self._step(places[place])
+        finally:
+            self.steps[:0] = [steps[place] for place in places if place in steps]
 
-    def _place(self, action: Action) -> tuple[Mailbox, str, tuple[str, ...]]:
-        mailbox, folder = self.job.mailbox, action.folder
-        try:
-            mailbox, folder = elsewhere(folder) or (mailbox, folder)
-            return mailbox, folder, locate(mailbox, folder)
-        except PermFail as error:
-            # It can never be a folder. What a rule says literally was checked when it was
-            # compiled, so this name came out of the mail: waiting would not mend it.
-            self.trouble.append(f"{error}; kept in the inbox")
-            return mailbox, "", locate(mailbox, "")
-
-    def _copy(self, mailbox: Mailbox, folder: str, actions: list[Action]) -> _Step:
-        flags = frozenset(flag for action in actions for flag in action.flags)
-        said = [action.option("expire") for action in actions]
+    def _step(self, copies: list[_Copy]) -> _Step:
+        """One copy for all that want it: the flags of all, and of the rest what was said last."""
+        _, action, mailbox, folder, _ = copies[-1]
+        flags = frozenset(flag for copy in copies for flag in copy.action.flags)
+        said = [copy.action.option("expire") for copy in copies]
         expire = next((e for e in reversed(said) if isinstance(e, float)), None)
-        message = actions[-1].message or self.job.message
+        chunks = self._stored(action.message or self.job.message)
         sender, received = self.job.envelope.sender, self.job.envelope.received
-        chunks = self._stored(message)
-        return _Step(actions, prepare(mailbox, folder, chunks, flags, sender, received, expire))
+        prepared = prepare(mailbox, folder, chunks, flags, sender, received, expire)
+        return _Step(tuple(copy.key for copy in copies), action, prepared)
 
     def _stored(self, message: Message) -> list[bytes | memoryview]:
+        """The chunks of a message as it is stored, made once for all copies."""
         if id(message) not in self.chunks:
             job = self.job
             prefix = trace_fields(job.envelope, job.means.hostname, job.ident)
@@ -199,36 +240,26 @@ class _Delivery:
     def commit(self) -> None:
         """Commit all. What can never work is got around; what may work later is for the next
         try, which finds in the ledger what was done in this one."""
-        while self.steps:
-            step = self.steps.pop(0)
-            try:
-                step.prepared.commit()
-            except PermFail as error:
-                self._instead(step.actions[0], error)
-                continue
-            except BaseException:
-                self._give_up()
-                raise
-            self._did(step)
-
-    def _did(self, step: _Step) -> None:
-        self.places.append(step.prepared.where)
-        self.done.update(str(action) for action in step.actions)
-
-    def _instead(self, action: Action, error: PermFail) -> None:
-        """A copy in the inbox, for an action that was refused when it was to be done."""
         try:
-            first = not self.fell_back
-            self._fall_back(action, error)
-            if first and not self.in_inbox:
-                self.steps[:0] = self._copies([_INBOX])
-        except BaseException:
-            self._give_up()
+            while self.steps:
+                self._commit(self.steps.pop(0))
+        except BaseException as error:
+            self.abort()
+            ledger.write(self.job, self.done)
+            if isinstance(error, TempFail) and self.places:
+                done = f"{error}; done before: {', '.join(self.places)}"
+                raise TempFail(error.status, done) from error
             raise
 
-    def _give_up(self) -> None:
-        self.abort()
-        ledger.write(self.job, self.done)
+    def _commit(self, step: _Step) -> None:
+        try:
+            step.prepared.commit()
+        except PermFail as error:
+            self._refused(step.action, error)
+            self._store()
+        else:
+            self.places.append(step.prepared.where)
+            self.done.update(step.keys)
 
     def abort(self) -> None:
         """Take back what was not committed."""
@@ -237,15 +268,25 @@ class _Delivery:
         self.steps = []
 
 
+def _is_done_here(action: Action) -> bool:
+    """There is something to do; for `discard` and `reject` there is not."""
+    return action.stores or action.verb in DELIVERERS
+
+
+def _hopeless(action: Action) -> str:
+    """Why an action of a user can never work; a site will be mended while the mail waits."""
+    if action.verb != "pipe" or action.owner == "site":
+        return ""
+    from .program import find
+
+    return "" if find(action.targets[0]) else f"there is no program {action.targets[0]}"
+
+
 def _saved(last: Action, places: Iterable[str]) -> Status:
     folders = [
         place.partition(" ")[2] for place in places if place.startswith(("maildir ", "mbox "))
     ]
-    return _reply(SAVED, f"Saved to {', '.join(folders)}")
-
-
-def _sent(last: Action, places: Iterable[str]) -> Status:
-    return _reply(SAVED, f"Forwarded to {', '.join(last.targets)}")
+    return _reply(SAVED, f"Saved to {', '.join(folders)}" if folders else "")
 
 
 def _reply(status: Status, text: str) -> Status:
@@ -257,7 +298,7 @@ def _reply(status: Status, text: str) -> Status:
 _STATUS: dict[str, Callable[[Action, list[str]], Status]] = {
     "deliver": _saved,
     "keep": _saved,
-    "forward": _sent,
+    "forward": lambda last, places: Status(250, "2.0.0", "Forwarded"),
     "discard": lambda last, places: Status(250, "2.0.0", "Discarded"),
     "pipe": lambda last, places: Status(250, "2.0.0", "Taken by a program"),
     "quarantine": lambda last, places: Status(250, "2.0.0", "Quarantined"),

@@ -12,13 +12,16 @@ from .mailbox import Mailbox
 
 
 class Memory(Protocol):
-    """Keys with times to live, shared by all processes. Both calls raise OSError."""
+    """Keys with times to live, shared by all processes. All calls raise OSError."""
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
+
+    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
+        """Keep a value if there is none; whether it was kept. Of many at once, one does."""
 
 
 @dataclass(frozen=True, slots=True)

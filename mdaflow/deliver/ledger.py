@@ -19,14 +19,14 @@ log = logging.getLogger("mdaflow")
 
 
 def already_done(job: Job) -> frozenset[str]:
-    """The actions, as they are written, that an earlier try has carried out."""
+    """What an earlier try has carried out, by the names that it gave it."""
     memory = job.means.memory
     if memory is None:
         return frozenset()
     try:
         kept = memory.get(_key(job))
         return frozenset(json.loads(kept)) if kept is not None else frozenset()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # a store may hold anything (P43)
         log.warning("what was done already is not known: %s", error)
         return frozenset()
 

@@ -3,10 +3,8 @@
 `SILENT` says to whom no reply goes (P38). What a rule has done to the header does not make a
 reply possible: the message counts as it came, too. The letter has the null sender (P39) and goes
 to the envelope sender only. That it is sent is remembered right before, so that a crash means
-fewer replies, never more; without a memory there are none. Nothing of this fails a delivery.
-
-Known limit: two messages of one sender that are delivered in the same instant may both be
-replied to, because the memory can only be read and then written.
+fewer replies, never more, and of two deliveries at the same instant one replies; without a
+memory there are none. Nothing of this fails a delivery.
 """
 
 from __future__ import annotations
@@ -28,6 +26,8 @@ EVERY = 7 * 86400.0
 """Seconds between two replies to one sender, unless a rule says otherwise."""
 LEAST = 60.0
 """Whatever a rule says."""
+HAD_ONE, NO_MEMORY = "had one", "no memory"
+"""What the memory has against a reply."""
 
 SYSTEM = (
     *("mailer-daemon", "mailerdaemon", "daemon", "postmaster", "root", "nobody"),
@@ -81,10 +81,10 @@ def prepare(job: Job, action: Action) -> Prepared:
         return Nothing(f"no reply: {reason}")
 
     def remember() -> str:
-        reason = _against(memory, key)  # another delivery may have been faster
-        if not reason:
-            memory.put(key, job.ident, every)
-        return reason
+        try:
+            return "" if memory.add(key, job.ident, every) else HAD_ONE
+        except OSError:
+            return NO_MEMORY
 
     return Letter(job, "reply", sender, lambda: _write(job, action), remember)
 
@@ -142,11 +142,11 @@ def _plain(value: str) -> str:
 def _against(memory: Memory | None, key: str) -> str:
     """Why the memory is against a reply; empty when it is not."""
     if memory is None:
-        return "no memory"
+        return NO_MEMORY
     try:
-        return "" if memory.get(key) is None else "had one"
+        return "" if memory.get(key) is None else HAD_ONE
     except OSError:
-        return "no memory"
+        return NO_MEMORY
 
 
 def _write(job: Job, action: Action) -> bytes:

@@ -12,15 +12,19 @@ from mdaflow.lang import ir
 from mdaflow.lang.check import is_mailbox
 from mdaflow.lang.patterns import compile_regex
 from mdaflow.lang.source import Span
+from mdaflow.mail.message import Message
 from mdaflow.mail.path import parse_path
 
 from .conditions import compile_test
+from .index import compile_choice
 from .match import MAX_STEPS, Lists, compile_match
-from .plan import STORING, EvaluationError, Event
+from .plan import STORING, EvaluationError, Event, one_line
 from .state import CONTINUE, STOP, Run, Step
 from .texts import Pieces, compile_text, folder, length, plain
 
 Compiled = Callable[[Run], Step]
+LONG = 1 << 10
+"""Characters of a text that is not kept for nothing."""
 MAX_MATCHES = 10_000
 """Matches that one score counts."""
 
@@ -28,15 +32,18 @@ MAX_MATCHES = 10_000
 def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None) -> Compiled:
     """The statements of a block as one step; lists are known from their declaration on."""
     lists = {} if lists is None else lists
+    nodes: list[Any] = []
     steps: list[tuple[Span, Compiled]] = []
     for statement in statements:
         if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Items):
             lists[statement.name] = statement.value
         elif not isinstance(statement, ir.Alias):
+            nodes.append(statement)
             steps.append((statement.span, _STATEMENTS[type(statement)](statement, lists)))
+    choose = compile_choice(steps, nodes, lists)
 
     def block(run: Run) -> Step:
-        for span, step in steps:
+        for span, step in choose(run):
             run.watch(span)
             if how := step(run):
                 return how
@@ -143,12 +150,13 @@ _WHAT: dict[str, Callable[[ir.Act], What]] = {
 def _address(span: Span, pieces: Pieces) -> str:
     """An address to send to (RFC 5321 section 4.1.2)."""
     said = plain(pieces)
+    shown = one_line(said[:100])
     try:
         address, rest = parse_path(f"<{said}>".encode("utf-8", "surrogateescape"))
     except ValueError as error:
-        raise EvaluationError(span, f"'{said[:100]}' is no address: {error}") from error
+        raise EvaluationError(span, f"'{shown}' is no address: {error}") from error
     if rest or "@" not in address:
-        raise EvaluationError(span, f"'{said[:100]}' is no address")
+        raise EvaluationError(span, f"'{shown}' is no address")
     return address
 
 
@@ -177,7 +185,10 @@ def _assign(node: ir.Assign, lists: Lists) -> Compiled:
     name, get = node.name, compile_text(node.value)
 
     def assign(run: Run) -> Step:
-        run.texts_left += length(run.variables.get(name, ()))
+        before = length(run.variables.get(name, ()))
+        if before > LONG:
+            run.fold.cache_clear()  # it has texts that nobody else has any more
+        run.texts_left += before
         run.variables[name] = get(run)
         run.texts_left -= length(run.variables[name])
         if run.texts_left < 0:
@@ -225,6 +236,7 @@ def _count(node: ir.Score) -> Callable[[Run], int]:
         count = 0
         for value in run.values(subject) or ():
             for text in value:
+                run.watch(node.span)
                 for _ in compiled.finditer(text.encode("utf-8", "surrogateescape")[:longest]):
                     run.watch(node.span)
                     count += 1
@@ -237,7 +249,9 @@ def _count(node: ir.Score) -> Callable[[Run], int]:
 
 def _edit(node: ir.Edit, lists: Lists) -> Compiled:
     value = compile_text(node.value) if node.value is not None else None
-    match = compile_match(node.test, lists) if node.test is not None else None
+    match = None
+    if node.test is not None and node.test.relation != "exists":  # any that is there, exists
+        match = compile_match(node.test, lists)
 
     def edit(run: Run) -> Step:
         from mdaflow.mail import edit as edits
@@ -270,7 +284,7 @@ def _filter(node: ir.Filter, lists: Lists) -> Compiled:
         run.cache.pop(("filter", argv, run.context.owner), None)  # what it gets may have changed
         found = run.ask(node.span, "filter", argv, node.within)
         if found is not None:
-            run.change(type(run.context.message)(found[0]), content=True)
+            run.change(Message(found[0]), content=True)
         run.tell(node.span, node.text + ("" if found is not None else " (not run)"))
         return CONTINUE
 

@@ -18,8 +18,6 @@ Test = Callable[[Run], bool]
 
 MAX_SHOWN = 8
 """Values that a trace shows of one subject."""
-MAX_ITEMS = 1_000
-"""Attachments that one `where` looks at."""
 
 
 def compile_test(node: ir.Test, lists: Lists) -> Test:
@@ -61,7 +59,10 @@ def _compare(node: ir.Compare, lists: Lists) -> Test:
     def compare(run: Run) -> bool:
         found = run.values(subject)
         run.watch(span)
+        pending = run.pending
         held = bool(found) and holds(run, found)
+        if not held:  # some values may have matched, and some operands
+            run.pending = pending
         if run.trace is not None:
             _trace(run, node, found, held)
         return held
@@ -100,7 +101,7 @@ def _question(node: ir.Question, lists: Lists) -> Test:
 
 
 def _some(node: ir.Some, lists: Lists) -> Test:
-    test = compile_test(node.test, lists)
+    test, span = compile_test(node.test, lists), node.span
     joined = all if node.every else any
 
     def some(run: Run) -> bool:
@@ -113,13 +114,13 @@ def _some(node: ir.Some, lists: Lists) -> Test:
             return test(run)
 
         run.depth += 1
-        held = count > 0 and joined(each(i) for i in range(min(count, MAX_ITEMS)))
+        held = count > 0 and joined(each(i) for i in run.watched(span, range(count)))
         run.depth -= 1
         run.item = outside
         if not held:
             run.pending = pending
         if run.trace is not None:
-            run.trace.insert(at, Event(run.depth, "test", node.span, node.text, None, held))
+            run.trace.insert(at, Event(run.depth, "test", span, node.text, None, held))
         return held
 
     return some

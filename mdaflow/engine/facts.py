@@ -8,14 +8,17 @@ asked for. Facts that are given, in tests of rules, come before all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import tzinfo
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdaflow.lang.ir import Subject
+from mdaflow.lang.limits import DEFAULTS, Limits
 from mdaflow.lang.subjects import SUBJECTS, type_of
 from mdaflow.mail.address import Address, parse_addresses, split_local
 from mdaflow.mail.envelope import Envelope
-from mdaflow.mail.message import Message
+from mdaflow.mail.message import MAX_TEXT, Message
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
 
 Text = tuple[str, ...]
 Values = Sequence[Any] | None
@@ -57,6 +60,7 @@ class Settings(NamedTuple):
     """The recipient's own addresses, besides that of the envelope."""
     spam_score: float = 5.0
     """The `spam.score` from which on a message is spam."""
+    limits: Limits = DEFAULTS
 
 
 class Context(NamedTuple):
@@ -85,15 +89,21 @@ class Told(float):
 
 def values(context: Context, subject: Subject) -> Values:
     """The values of a subject; None is unknown."""
-    key = (subject.words, subject.arguments[0] if subject.arguments else "")
-    if key in context.given:
+    key = (subject.words, subject.arguments[0].lower() if subject.arguments else "")
+    if key in context.given and len(subject.arguments) < 2:
         return _typed(context, type_of(subject.name, subject.part), context.given[key])
     return _FACTS[subject.name](context, subject)
 
 
 def items(context: Context, subject: Subject) -> Sequence[Values] | None:
-    """The values of a part of an attachment, for each of them."""
-    return _attachment_values(context, subject.part)
+    """The values of a part of an attachment, for each of them.
+
+    Of given values, each is that of one attachment.
+    """
+    given = context.given.get((subject.words, ""))
+    if given is None:
+        return _attachment_values(context, subject.part)
+    return [[value] for value in _typed(context, type_of(subject.name, subject.part), given) or ()]
 
 
 def shown(value: Any) -> str:
@@ -165,10 +175,15 @@ def _envelope(name: str) -> Callable[[Context, Subject], Values]:
 def _field(name: str = "") -> Callable[[Context, Subject], Values]:
     def get(context: Context, subject: Subject) -> Values:
         names = (name,) if name else subject.arguments
-        found = [v for n in names for v in context.message.header(n, raw=subject.raw)]
+        found = [v for n in names for v in _header(context, n, subject.raw)]
         return [float(len(found))] if subject.part == "count" else [(v,) for v in found]
 
     return get
+
+
+def _header(context: Context, name: str, raw: bool) -> Sequence[str]:
+    told = context.given.get(("header", name.lower()))
+    return context.message.header(name, raw=raw) if told is None else [str(v) for v in told]
 
 
 def _body(context: Context, subject: Subject) -> Values:
@@ -178,8 +193,13 @@ def _body(context: Context, subject: Subject) -> Values:
 
 
 def _html(context: Context, _: Subject) -> Values:
-    html = (p for p in context.message.parts if p.type == "text/html" and not p.attached)
-    return [(part.text,) for part in html]
+    found: list[Text] = []
+    left = MAX_TEXT
+    for part in context.message.parts:
+        if left > 0 and part.type == "text/html" and not part.attached:
+            found.append((part.text[:left],))
+            left -= len(found[-1][0])
+    return found
 
 
 def _client(name: str) -> Callable[[Context, Subject], Values]:
@@ -217,6 +237,8 @@ def _attachment(context: Context, subject: Subject) -> Values:
 def _attachment_values(context: Context, part: str) -> Sequence[Values] | None:
     parts = context.message.attachments
     match part:
+        case "count":  # of all, also in a test of one
+            return [[float(len(parts))] for _ in parts]
         case "size":
             return [[float(len(p.content()))] for p in parts]
         case "declared_type":
@@ -275,7 +297,7 @@ def _date(context: Context) -> tuple[float, int | None] | None:
     from mdaflow.mail.date import parse_date
 
     if told is not None:
-        return _moment_given(context, "moment", str(told[0])), None
+        return (_moment_given(context, "moment", str(told[0])), None) if told else None
     for value in context.message.header("Date", raw=True)[:1]:
         return parse_date(value)
     return None
@@ -326,7 +348,7 @@ def _unscanned(context: Context, subject: Subject) -> Values:
 
 
 def _spam(context: Context, subject: Subject) -> Values:
-    found = _asked(context, subject)
+    found = None if ("spam.score", "") in context.given else _asked(context, subject)
     if found is not None:
         return found
     score = values(context, Subject(subject.span, "spam.score"))

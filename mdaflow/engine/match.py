@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mdaflow.lang import ir
-from mdaflow.lang.patterns import compile_glob, compile_regex
+from mdaflow.lang.patterns import compile_glob, compile_regex, glob_pattern
 from mdaflow.lang.source import Span
 from mdaflow.lang.subjects import SUBJECTS, type_of
 
@@ -21,8 +21,9 @@ from .texts import Pieces, compile_text, plain
 
 MAX_STEPS = 1 << 28
 """Instructions of a pattern times bytes of a text that it looks at: RE2 is linear in both."""
-LONG = 1 << 16
-"""Characters of a text that takes time to search."""
+
+MAX_GLOB = 4 << 10
+"""Characters of a glob that came out of a hole or a file: each may take 200 bytes."""
 
 Match = Callable[[Run, Any], bool]
 """Does one value, a text given by its alternatives or a number, stand in the relation?"""
@@ -42,7 +43,7 @@ def compile_match(node: ir.Compare, lists: Lists) -> Match:
     entries = [match for operand in node.operands for match in _matches(node, operand, lists)]
     if len(entries) == 1:
         return entries[0]
-    joined, span = all if node.all else any, node.span
+    joined, span = all if node.all and entries else any, node.span  # nothing is in an empty list
     return lambda run, value: joined(e(run, value) for e in run.watched(span, entries))
 
 
@@ -72,7 +73,10 @@ _STRINGS: dict[str, Callable[[str, str], bool]] = {
 def _text_match(node: ir.Compare, text: ir.Text) -> Match:
     if text.literal is not None:
         return _literal_match(node, text.literal)
-    put_together = _glob_text(text) if node.relation == "glob" else compile_text(text)
+    if node.relation == "glob":
+        glob = _glob_text(text)
+        return lambda run, value: _glob_match(node, plain(glob(run)))(run, value)
+    put_together = compile_text(text)
     return lambda run, value: _literal_match(node, plain(put_together(run)))(run, value)
 
 
@@ -92,10 +96,7 @@ _WILD = re.compile(r"[\\*?]")
 
 def _literal_match(node: ir.Compare, wanted: str) -> Match:
     if node.relation == "glob":
-        try:
-            return search(node.span, compile_glob(wanted, node.exact))
-        except ValueError:  # only what was put in can have made it so large
-            raise EvaluationError(node.span, "the pattern is too large") from None
+        return search(node.span, compile_glob(wanted, node.exact))
     holds = _STRINGS[node.relation]
     whole = node.relation == "is"  # `is` is about the address, not about the display name
     if node.exact:
@@ -108,6 +109,16 @@ def _literal_match(node: ir.Compare, wanted: str) -> Match:
     return lambda run, value: any(holds(run.fold(v), wanted) for v in value)
 
 
+def _glob_match(node: ir.Compare, glob: str) -> Match:
+    """A glob that is known only now; patterns of mails are not kept as those of rules are."""
+    if len(glob) > MAX_GLOB:
+        raise EvaluationError(node.span, "the pattern is too large")
+    try:
+        return search(node.span, compile_regex(glob_pattern(glob), "sc" if node.exact else "s"))
+    except ValueError:
+        raise EvaluationError(node.span, "the pattern is too large") from None
+
+
 def search(span: Span, pattern: Any) -> Match:
     """A search for a pattern, which binds its groups when it finds it."""
     names: tuple[str, ...] = tuple(pattern.groupindex)
@@ -115,8 +126,7 @@ def search(span: Span, pattern: Any) -> Match:
 
     def search(run: Run, value: Sequence[str]) -> bool:
         for text in value:
-            if len(text) > LONG:
-                run.watch(span)
+            run.watch(span)
             found = pattern.search(text.encode("utf-8", "surrogateescape")[:longest])
             if found:
                 groups = [found[0], *found.groups()]
@@ -201,7 +211,8 @@ def _file_match(node: ir.Compare, items: ir.Items) -> Match:
         found = run.ask(node.span, "list", (items.file,)) or ()
         answer, matches = last
         if answer is not found:
-            matches = [_literal_match(node, entry) for entry in run.watched(node.span, found)]
+            make = _glob_match if node.relation == "glob" else _literal_match
+            matches = [make(node, entry) for entry in run.watched(node.span, found)]
             last = found, matches
         return bool(matches) and joined(m(run, value) for m in run.watched(node.span, matches))
 

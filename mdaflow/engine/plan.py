@@ -83,9 +83,19 @@ class Action:
         return f"{also}{self.verb}{to}{what}{self._options()}"
 
     def _options(self) -> str:
-        said = ((n, f"{v:g} s" if isinstance(v, float) else f'"{one_line(v)}"')
-                for n, v in self.options)  # fmt: skip
-        return "".join(f" {name} {value}" for name, value in said)
+        return "".join(f" {name} {_said(value)}" for name, value in self.options)
+
+
+_UNITS = {"weeks": 604_800, "days": 86_400, "hours": 3600, "minutes": 60}
+
+
+def _said(value: str | float) -> str:
+    """An option as it is written in rules."""
+    if isinstance(value, str):
+        return f'"{one_line(value)}"'
+    unit = next((unit for unit, size in _UNITS.items() if value % size == 0), "")
+    number = value / _UNITS[unit] if unit else value
+    return f"{number:.15g} {(unit or 'seconds')[: -1 if number == 1 else None]}"
 
 
 class Event(NamedTuple):

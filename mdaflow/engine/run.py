@@ -18,9 +18,7 @@ from mdaflow.mail.message import Message
 from .compile import Compiled, compile_block
 from .facts import Ask, Context, Settings
 from .plan import Action, EvaluationError, Event, Plan, united
-from .state import END, Run, Step
-
-_DUPLICATE = ("duplicate", "", (), False)
+from .state import DUPLICATE, END, Run, Step
 
 
 class Stage:
@@ -85,7 +83,7 @@ def run(
         tuple(errors),
         tuple(state.edits),
         own,
-        _DUPLICATE in state.cache,
+        DUPLICATE in state.cache,
     )
 
 

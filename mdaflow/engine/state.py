@@ -20,13 +20,8 @@ from .facts import Context, Fact, items, values
 from .plan import OUTCOMES, Action, EvaluationError, Event, Unanswerable, united
 
 T = TypeVar("T")
-MAX_ACTIONS = 64
-MAX_FORWARDS = 10
-"""Addresses that one message is sent on to."""
 MAX_VARIABLES = 4 << 20
 """Characters of all variables together."""
-MAX_CPU = 1.0
-"""Seconds of CPU that all stages of one run may take (P31)."""
 LOOK = 0.01
 """Seconds of real time between two looks at the clock of the CPU."""
 
@@ -41,6 +36,8 @@ class Step(IntEnum):
 
 CONTINUE, STOP, END = Step.CONTINUE, Step.STOP, Step.END
 _PERSONAL = ("personal", "", (), False)
+DUPLICATE = ("duplicate", "", (), False)
+"""It is about the message as it came, whatever a filter makes of it."""
 
 
 class Run:
@@ -48,6 +45,7 @@ class Run:
 
     def __init__(self, context: Context, traced: bool) -> None:
         self.context = context
+        self.limits = context.settings.limits
         self.cache: dict[object, Any] = {}
         self.variables: dict[str, tuple[tuple[str, bool], ...]] = {}
         self.scores: dict[str, float] = {}
@@ -137,8 +135,9 @@ class Run:
         """
         self.context = self.context._replace(message=message)
         self.changed = True
-        asked = {} if content else {k: v for k, v in self.cache.items() if _stays(k)}
-        self.cache = asked
+        stays = DUPLICATE.__eq__ if content else _stays
+        self.cache = {key: value for key, value in self.cache.items() if stays(key)}
+        self.fold.cache_clear()
 
     # effects
 
@@ -157,11 +156,12 @@ class Run:
         if act.verb == "reject" and self.acted:
             raise EvaluationError(act.span, "a reject after an action of the same rules")
         self.acted = self.acted or final
-        if len(self.actions) >= MAX_ACTIONS:
-            raise EvaluationError(act.span, f"more than {MAX_ACTIONS} actions")
         self.actions = united(self.actions, action)
-        if sum(len(a.targets) for a in self.actions if a.verb == "forward") > MAX_FORWARDS:
-            raise EvaluationError(act.span, f"forwards to more than {MAX_FORWARDS} addresses")
+        if len(self.actions) > self.limits.actions:
+            raise EvaluationError(act.span, f"more than {self.limits.actions} actions")
+        most = self.limits.forwards
+        if sum(len(a.targets) for a in self.actions if a.verb == "forward") > most:
+            raise EvaluationError(act.span, f"forwards to more than {most} addresses")
         self.tell(act.span, str(action))
         return END if act.ends else CONTINUE
 
@@ -183,9 +183,9 @@ class Run:
         self._look_again = now + LOOK
         used = thread_time()
         if self._cpu_limit is None:
-            self._cpu_limit = used + MAX_CPU
+            self._cpu_limit = used + self.limits.cpu
         elif used > self._cpu_limit:
-            raise EvaluationError(span, f"more than {MAX_CPU:g} s of CPU in the rules")
+            raise EvaluationError(span, f"more than {self.limits.cpu:g} s of CPU in the rules")
 
     def watched(self, span: Span, items: Sequence[T]) -> Iterator[T]:
         """The items, with a look at the clock now and then."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 
 from mdaflow.lang import ir
 from mdaflow.lang.subjects import SCORE, SUBJECTS, split
@@ -23,6 +25,10 @@ Pieces = tuple[tuple[str, bool], ...]
 
 MAX_TEXT = 1 << 20
 """Characters of a text that was put together."""
+MAX_PIECES = 10_000
+"""Pieces of a text, one behind the other from the rules and from the mail."""
+MAX_SLUG = 1 << 16
+"""Characters that become a slug: some characters are written as eighteen others."""
 MAX_LEVEL = 80
 """Characters of one level of a folder name that came out of a hole."""
 
@@ -46,8 +52,12 @@ def compile_text(text: ir.Text) -> Callable[[Run], Pieces]:
             size += len(piece[0])
             if size > MAX_TEXT:  # a text that is put into itself doubles each time
                 raise EvaluationError(text.span, f"a text of more than {MAX_TEXT:,} characters")
+            if len(found) == MAX_PIECES:
+                raise EvaluationError(text.span, f"a text of more than {MAX_PIECES:,} pieces")
             found.append(piece)
-        return tuple(found)
+        return tuple(
+            (plain(tuple(pieces)), tainted) for tainted, pieces in groupby(found, itemgetter(1))
+        )
 
     return put_together
 
@@ -59,7 +69,7 @@ def _getter(part: str | ir.Hole) -> Callable[[Run], Pieces]:
     get, filters = _hole(part), part.filters
     if not filters:
         return get
-    return lambda run: tuple((_filtered(s, filters), tainted) for s, tainted in get(run))
+    return lambda run: _filtered(get(run), filters)
 
 
 def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
@@ -67,7 +77,7 @@ def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
     if name in SUBJECTS or name == SCORE:
         arguments = (hole.argument,) if hole.argument else ()
         subject = ir.Subject(hole.span, name, part, arguments)
-        return lambda run: ((_first(run, subject), True),)
+        return lambda run: ((_first_value(run, subject), True),)
     name = hole.name
 
     def named(run: Run) -> Pieces:
@@ -78,27 +88,47 @@ def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
     return named
 
 
-def _first(run: Run, subject: ir.Subject) -> str:
+def _first_value(run: Run, subject: ir.Subject) -> str:
     found = run.values(subject)
     return shown(found[0]) if found else ""
 
 
-def _filtered(text: str, filters: tuple[tuple[str, int], ...]) -> str:
+def _filtered(pieces: Pieces, filters: tuple[tuple[str, int], ...]) -> Pieces:
     for name, number in filters:
-        text = _FILTERS[name](text, number)
-    return text
+        pieces = _FILTERS[name](pieces, number)
+    return pieces
 
 
-def _slug(text: str, _: int) -> str:
-    plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
-    return _NO_SLUG.sub("-", plain).strip("-")
+def _lower(pieces: Pieces, _: int) -> Pieces:
+    return tuple((text.lower(), tainted) for text, tainted in pieces)
 
 
-_FILTERS: dict[str, Callable[[str, int], str]] = {
-    "lower": lambda text, _: text.lower(),
-    "upper": lambda text, _: text.upper(),
+def _upper(pieces: Pieces, _: int) -> Pieces:
+    return tuple((text.upper(), tainted) for text, tainted in pieces)
+
+
+def _slug(pieces: Pieces, _: int) -> Pieces:
+    """Of all pieces together; nothing in it could be unsafe."""
+    text = plain(pieces)[:MAX_SLUG].casefold()
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return ((_NO_SLUG.sub("-", letters).strip("-"), True),)
+
+
+def _first(pieces: Pieces, number: int) -> Pieces:
+    out: list[tuple[str, bool]] = []
+    for text, tainted in pieces:
+        if number <= 0:
+            break
+        out.append((text[:number], tainted))
+        number -= len(text)
+    return tuple(out)
+
+
+_FILTERS: dict[str, Callable[[Pieces, int], Pieces]] = {
+    "lower": _lower,
+    "upper": _upper,
     "slug": _slug,
-    "first": lambda text, number: text[:number],
+    "first": _first,
 }
 
 

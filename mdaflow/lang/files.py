@@ -10,24 +10,24 @@ import codecs
 from collections.abc import Callable
 
 from . import ir
-from .source import Problem, Source, Span
+from .limits import DEFAULTS, Limits
+from .source import MAX_PROBLEMS, Problem, Source, Span
 
-MAX_FILE = 2 << 20
-"""Bytes of all files of a program together."""
-MAX_DEPTH = 10
+MAX_FILE = DEFAULTS.file
 MAX_IMPORTS = 100
 
 Reader = Callable[[str], bytes]
-"""Gives the content of a file, at most `MAX_FILE` + 1 bytes of it; raises OSError."""
+"""Gives the content of a file; raises OSError."""
 FrontEnd = Callable[[Source], tuple[ir.Program, list[Problem]]]
 
 
 class Gathering:
     """The files of one program, as they are read."""
 
-    def __init__(self, front_end: FrontEnd, read: Reader | None) -> None:
+    def __init__(self, front_end: FrontEnd, read: Reader | None, limits: Limits) -> None:
         self.front_end = front_end
         self.read = read
+        self.limits = limits
         self.problems: list[Problem] = []
         self.sources: list[Source] = []
         self.size = 0
@@ -61,8 +61,8 @@ class Gathering:
         path = self._path(include.span, include.path, above[-1])
         if path in above:
             self._problem(include.span, "imports-itself", path=include.path)
-        elif len(above) > MAX_DEPTH:
-            self._problem(include.span, "imports-deep", most=MAX_DEPTH)
+        elif len(above) > self.limits.imports:
+            self._problem(include.span, "imports-deep", most=self.limits.imports)
         elif len(self.sources) > MAX_IMPORTS:
             self._problem(include.span, "too-many-imports", most=MAX_IMPORTS)
         elif path and (text := self._content(include.span, path)) is not None:
@@ -89,9 +89,9 @@ class Gathering:
     def _source(self, text: str | bytes, file: str, span: Span | None) -> Source | None:
         source = Source("", file)
         self.size += len(text)
-        if self.size > MAX_FILE:
+        if self.size > self.limits.file:
             code = "too-large" if span is None else "files-too-large"
-            self._problem(span or source.span(0, 0), code, most=MAX_FILE >> 20)
+            self._problem(span or source.span(0, 0), code, most=_size(self.limits.file))
             return None
         if isinstance(text, str):
             return Source(text, file)
@@ -122,9 +122,15 @@ class Gathering:
         return self.top + "/".join(levels)
 
     def _problem(self, span: Span, code: str, /, **values: object) -> None:
-        self.problems.append(Problem.of(span, code, **values))
+        if not any(span.covers(problem.span) for problem in self.problems[:MAX_PROBLEMS]):
+            self.problems.append(Problem.of(span, code, **values))
 
 
 def _folder(file: str) -> str:
     """The folder of a file with the `/` behind it; empty for the working directory."""
     return file[: file.rfind("/") + 1]
+
+
+def _size(size: int) -> str:
+    """Bytes as a person says them."""
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size:,} bytes"

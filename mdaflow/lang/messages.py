@@ -8,8 +8,8 @@ from __future__ import annotations
 
 ERRORS = {
     # the file
-    "too-large": "larger than {most} MiB",
-    "files-too-large": "all files are larger together than {most} MiB",
+    "too-large": "larger than {most}",
+    "files-too-large": "all files are larger together than {most}",
     "not-utf8": "this is not UTF-8; save the file as UTF-8",
     "control-character": "a control character has no place here",
     "too-many-words": "more than {most:,} words; a shorter file is needed",
@@ -24,8 +24,9 @@ ERRORS = {
     "too-many-imports": "more than {most} imports",
     # syntax
     "unexpected": "unexpected '{word}': expected {expected}{hint}",
-    "ends-early": "the {what} ends too early: expected {expected}",
-    "missing-brace": "'{word}' cannot stand in a block: is a '}}' missing before it?",
+    "ends-early": "the {what} ends too early: expected {expected}{hint}",
+    "missing-brace": "'{word}' cannot stand in a block: is a '}}' missing for the '{{' in "
+    "line {line}?",
     "open-long-string": 'this long string is not closed; end it with """',
     "open-string": 'this string is not closed; end it with " on the same line, or use """',
     "open-regex": "this regular expression is not closed; end it with / on the same line",
@@ -33,9 +34,9 @@ ERRORS = {
     "single-quotes": 'strings are written in double quotes: "…"',
     "curly-quotes": 'these quotes are typographic; write straight ones: "…"',
     "line-comment": "a comment begins with #",
-    "c-operator": "this operator is not of this language; write and, or, not, =, !=",
+    "c-operator": "{word} is of another language; write '{meant}'",
     "semicolon": "statements need no ';'; leave it out",
-    "meaningless": "this character means nothing here",
+    "meaningless": "{word} means nothing here{hint}",
     "sieve": "this is a Sieve script; its rules are written anew: see mdaflow-rules(5)",
     "procmail": "this is a procmailrc; its recipes are written anew: see mdaflow-rules(5), "
     "FOR USERS OF PROCMAIL",
@@ -58,7 +59,6 @@ ERRORS = {
     "name-is-variable": "there is a variable '{name}' already",
     "group-is-name": "the group '{name}' has the name of something else",
     "unknown-name": "unknown name '{name}'{hint}",
-    "takes-no-name": "'{name}' takes no name",
     "unknown-list": "unknown list '{name}'; lists are declared before their use{hint}",
     "variable-as-list": "'{name}' is a variable; write \"{{{name}}}\"",
     "list-as-subject": "'{name}' is a list: a test starts with a subject, as in: from in {name}",
@@ -75,7 +75,6 @@ ERRORS = {
     "every-one": "'every' does not fit '{subject}', which is one truth",
     "question-form": "this is written: {example}",
     "where-place": "'where' belongs behind 'attachment', and not in itself",
-    "where-part": "in 'where' stand parts of the attachment: {parts}",
     "not-a-truth": "'{subject}' is not true or false; say what it is compared with: is, "
     "contains, matches, in, =, exists …",
     # tests
@@ -91,7 +90,7 @@ ERRORS = {
     "needs-day": 'a day is needed here: "2026-12-31", without holes',
     "needs-clock": 'a time of day is needed here: "22:00", without holes',
     "regex-place": "a regular expression needs 'matches'",
-    "regex-flag": "unknown flag '{flag}'; known are c, s and m",
+    "regex-flag": "unknown flag '{flag}'; case counts only with c; s and m are as in RE2",
     "regex": "not a regular expression of RE2: {reason}",
     "regex-groups": "more than {most} groups; write (?:…) for those not captured",
     "glob-too-large": "this pattern is too large",
@@ -126,4 +125,68 @@ ERRORS = {
     "unknown-rule": 'there is no rule "{name}"{hint}',
 }
 
-WARNINGS: dict[str, str] = {}
+WARNINGS: dict[str, str] = {
+    # what never happens
+    "unreachable": "nothing comes here: the run always ends at {where}",
+    "shadowed": "this never holds: all that it takes was taken at {where}; put it before that, or "
+    "leave it out",
+    "rule-twice": "the rule at {where} has this name too; traces and logs cannot tell them apart",
+    "reject-after-copy": "a reject is an error after 'also' at {where}: test first, copy then",
+    "copy-again": "this makes no second copy: the next action stores the same there; leave it out",
+    "flag-undone": "nothing was stored since the flag '{flag}' was set at {where}; leave both out",
+    # conditions that say nothing
+    "empty-range": "nothing is between these: the smaller or earlier one stands first",
+    "out-of-range": "no '{subject}' is so: it is {range}",
+    "always": "every '{subject}' passes this; write '{subject} exists', or leave it out",
+    "contradiction": "'{subject}' would have to be several things at once; did you mean 'or'?",
+    "always-other": "'{subject}' is always other than one of these; did you mean 'and'?",
+    "contrary": "this and its contrary, joined by '{word}', are always {value}",
+    "no-entries": "this list is empty: nothing is in it",
+    "unknown-fact": "nobody tells '{fact}' here: it is unknown, and {outcome}",
+    "nobody-learns": "nobody learns here: this does nothing",
+    # headers and values
+    "mistyped-header": "no common header field is called '{name}'; did you mean '{known}'?",
+    "header-address": "this field has names and brackets beside the address; test '{subject}' "
+    "instead of 'header \"{field}\"'",
+    "part-of-address": "'is' compares the address as a whole, which '{value}' is not{advice}",
+    "list-entry": '\'{value}\' is no entry for addresses, which are "a@d", "@d", ".d" or '
+    '"word@"{advice}',
+    "domain-at": 'a domain has no @; write "{rest}"',
+    "domain-dot": 'a domain does not begin with a dot; write: ends with "{value}"',
+    "user-at": 'what stands before the @ has none; write "{rest}", or test the whole address',
+    "extension-dot": 'an extension is what follows the last dot; write "{rest}"',
+    "type-form": 'a type has two parts, as in "application/pdf"; did you mean: contains "{value}"?',
+    "network": "an address of a client is compared as text, not as part of a network; did you "
+    'mean: starts with "{rest}"?',
+    "weekday": '\'{value}\' is no weekday; they are "monday" to "sunday"{hint}',
+    "hidden-character": "U+{point} ({name}) cannot be seen here; take it out, or write "
+    "\\u{{{point}}}",
+    # patterns
+    "star": "'*' stands for itself behind this operator; write: matches \"{value}\"",
+    "glob-plain": "a pattern without * and ? is the whole value; write 'is' or 'contains', or "
+    '"*{value}*"',
+    "glob-regex": "in a string '{sign}' stands for itself; a regular expression stands between "
+    "slashes: matches /…/",
+    "regex-dot": "'.' is any character in a regular expression; write \\. for a dot",
+    "regex-anchor": "nothing is on that side of '{sign}', so this part can match nothing; write "
+    "\\{sign} for the character",
+    "regex-nothing": "no character is in '{sign}', so this part can match nothing",
+    "regex-everything": "this matches every text: it needs none; write 'exists', or what the "
+    "text shall have",
+    "exactly-caseless": "'exactly' and '(?i)' are contrary; leave one out",
+    # names
+    "unused-list": "the list '{name}' is never used",
+    "unused-variable": "the variable '{name}' is never used",
+    "unused-group": "the group '{name}' is never used; write (?:…) or (…)",
+    "unused-score": "'score.{name}' is never tested",
+    "empty-list": "the list '{name}' is empty: no test with it holds",
+    "duplicate-entry": "'{value}' is in this list twice",
+    # folders, flags, addresses
+    "folder-inbox": 'folders are not below the inbox here; write "{rest}"',
+    "folder-home": 'this is a folder of the mailbox, not a path; write "{rest}"',
+    "folder-alike": "'{folder}' and '{other}' ({where}) are two folders; write both alike",
+    "flag-backslash": "'{flag}' is a word of your own; did you mean the flag \"\\\\{flag}\"?",
+    "forward-self": "this sends the message back to yourself ('{address}')",
+    "alias-self": "'{name}' stands for itself: this does nothing",
+    "reply-from": "'{address}' is none of your addresses, as far as these rules know",
+}

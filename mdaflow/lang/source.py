@@ -99,22 +99,24 @@ class Problem:
         return self.code in WARNINGS
 
     def __str__(self) -> str:
-        said = self.message[: 4 * MAX_SHOWN]
-        if not said.isprintable():  # what was written as an escape shall not reach a terminal
-            said = "".join(c if c.isprintable() else "\ufffd" for c in said)
-        return f"{self.span}: {said}"
+        return f"{self.span}: {_printable(self.message[: 4 * MAX_SHOWN])}"
 
     def show(self, source: Source) -> str:
         """The message, the line and a caret below the place."""
-        line = source.line(self.span.line)
+        line = source.line(self.span.line).rstrip("\r")
         same_line = self.span.end_line == self.span.line
         end = (self.span.end_column if same_line else len(line) + 1) - 1
         at = self.span.column - 1
         cut = max(0, at - MAX_SHOWN // 2) if len(line) > MAX_SHOWN else 0
-        line = line[cut : cut + MAX_SHOWN]
+        line = _printable(line[cut : cut + MAX_SHOWN])
         lead = "".join(c if c == "\t" else " " for c in line[: at - cut])
         carets = "^" * max(1, min(end - at, len(line) - len(lead)))
         return f"{self}\n    {line}\n    {lead}{carets}"
+
+
+def _printable(text: str) -> str:
+    """A text that does nothing to a terminal, not even turn its direction round."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
 
 
 class SourceError(MdaflowError):

@@ -8,7 +8,7 @@ from typing import Protocol
 class Store(Protocol):
     """Values by key, shared by all processes of a site. Losing all of it loses no mail.
 
-    Both calls raise OSError when the store cannot be used.
+    All calls raise OSError when the store cannot be used.
     """
 
     def get(self, key: str) -> str | None:
@@ -16,3 +16,6 @@ class Store(Protocol):
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
+
+    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
+        """Keep a value if there is none; whether it was kept. Of many at once, one does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Lock
 
 
 class MemoryStore:
@@ -10,6 +11,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[str, float | None]] = {}
+        self._adding = Lock()
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
@@ -19,3 +21,11 @@ class MemoryStore:
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
         self._values[key] = value, None if seconds is None else time.time() + seconds
+
+    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
+        """Keep a value if there is none; whether it was kept. Of many at once, one does."""
+        with self._adding:
+            if self.get(key) is not None:
+                return False
+            self.put(key, value, seconds)
+            return True

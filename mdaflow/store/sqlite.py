@@ -21,6 +21,8 @@ BUSY = 5.0
 _TABLE = "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT, until REAL)"
 _GET = "SELECT value FROM state WHERE key = ? AND (until IS NULL OR until > ?)"
 _PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?)"
+_ADD = """INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
+SET value = excluded.value, until = excluded.until WHERE until <= ?"""
 _CLEAN = "DELETE FROM state WHERE until <= ?"
 
 
@@ -41,6 +43,12 @@ class SqliteStore:
         """Keep a value, for so many seconds or for good."""
         until = None if seconds is None else time.time() + seconds
         self._do(lambda db: db.execute(_PUT, (key, value, until)))
+
+    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
+        """Keep a value if there is none; whether it was kept. Of many at once, one does."""
+        now = time.time()
+        until = None if seconds is None else now + seconds
+        return self._do(lambda db: db.execute(_ADD, (key, value, until, now)).rowcount == 1)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

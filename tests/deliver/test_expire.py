@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,8 @@ def test_two_syncs_without(
 ) -> None:
     """Without `expire`, and without a new keyword, there are two syncs and no record."""
     put(box, flags=flags, days=None)
-    calls = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(fd), fsync(fd)))
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fsync", calls.append)
     put(box, flags=flags, days=None)
     assert len(calls) == 2
     assert sorted(path.name for path in place(box).iterdir() if path.is_dir()) == [
@@ -136,17 +136,11 @@ def test_two_syncs_without(
 
 
 def test_aborted_message_has_no_record(box: Mailbox) -> None:
-    """An aborted or failed message leaves no record behind."""
+    """An aborted message leaves no record behind."""
     put(box)
     before = tree(Path(box.home))
     deliver.prepare(box, "", [RAW], (), "", RECEIVED, DAY).abort()
     assert tree(Path(box.home)) == before
-    prepared = deliver.prepare(box, "", [RAW], (), "", RECEIVED, DAY)
-    (place(box) / "new").rename(place(box) / "aside")
-    (place(box) / "aside").rename(place(box) / "new")
-    prepared.commit()
-    prepared.abort()
-    assert len(records(box)) == 2
 
 
 @pytest.mark.parametrize("when", [1, 2])
@@ -285,7 +279,7 @@ def test_change_while_looking(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> 
         return scandir(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(expire_module.os, "scandir", changing)
+        patched.setattr(os, "scandir", changing)
         assert run(box) == set()
     assert len(records(box)) == 1
     assert run(box) == {Counts("INBOX", 0, 0, 0, 1)}
@@ -316,26 +310,22 @@ def test_bounded_batches(box: Mailbox, batch: int, monkeypatch: pytest.MonkeyPat
 
 
 FOREIGN = [
-    "", "x", "1764595500", "1764595500-", "-x", "176459550-x", "1764595500-x,y", "1764595500-x:2,",
-    "17645955000-x", "1764595500-..", "tmp", ".", " 1764595500-x",
+    "x", "1764595500", "1764595500-", "-x", "176459550-x", "1764595500-x,y", "1764595500-x:2,",
+    "17645955000-x", " 1764595500-x", "1764595500-..", "1764595500-tmp",
 ]  # fmt: skip
 
 
 def test_foreign_records(box: Mailbox) -> None:
-    """What is no record of ours says nothing, and stays."""
+    """What is no record of ours names no message, and stays."""
     put(box, days=None)
     for name in ("x", "x,y", "..x", "x:2,"):
         (place(box) / "cur" / name).touch()
-    directory = place(box) / "mdaflow-expire"
-    directory.mkdir()
+    (place(box) / "mdaflow-expire").mkdir()
     for name in FOREIGN:
-        if name.strip("."):
-            (directory / name).touch()
-    (directory / "1764595500-..").touch()
-    age(box)
-    before = files(box)
-    run(box)
-    assert files(box) == before
+        (place(box) / "mdaflow-expire" / name).touch()
+    before = tree(Path(box.home))
+    assert run(box) == set()
+    assert tree(Path(box.home)) == before
 
 
 @pytest.mark.parametrize("part", ["mdaflow-expire", "new", "cur"])
@@ -379,7 +369,7 @@ def test_nothing_there(tmp_path: Path, missing: str) -> None:
 
 def test_folder_is_called_as_its_user_does(box: Mailbox) -> None:
     """The name of a folder is decoded."""
-    put(box, "Entwürfe/台北")
+    deliver.prepare(box, "Entwürfe/台北", [RAW], (), "", RECEIVED, DAY).commit()
     assert run(box) == {Counts("Entwürfe/台北", 1, 0, 0, 0)}
 
 
@@ -396,7 +386,7 @@ def test_killed_at_any_point(box: Mailbox, at: int, monkeypatch: pytest.MonkeyPa
     put(box).unlink()
     age(box)
     monkeypatch.setattr(os, "unlink", _dying(at, os.unlink))
-    with pytest.raises(Killed) if at < 7 else pytest.MonkeyPatch.context():
+    with pytest.raises(Killed) if at < 7 else nullcontext():
         list(expire(box, OVER))
     monkeypatch.undo()
     assert kept <= files(box)

@@ -194,9 +194,10 @@ def test_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
             done.set()
 
 
-@pytest.mark.parametrize("hop", [closed_hop(), "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1"])
+@pytest.mark.parametrize("hop", ["closed", "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1"])
 def test_no_next_hop(hop: str) -> None:
     """A next hop that is not there, or whose name is none, may be mended."""
+    hop = closed_hop() if hop == "closed" else hop
     before = descriptors()
     with pytest.raises(TempFail) as failure:
         send.prepare(means(hop), "", ["bob@x.org"], MAIL)

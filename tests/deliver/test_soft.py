@@ -31,6 +31,9 @@ class Broken:
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         raise OSError("no store\nhere")
 
+    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
+        raise OSError("no store\nhere")
+
 
 class Noted(MemoryStore):
     """A store that notes what it is told."""

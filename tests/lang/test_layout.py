@@ -40,7 +40,7 @@ def meaning(text: str) -> object:
 
 def comments(text: str) -> list[str]:
     """The comments of a text, in their order."""
-    tokens = list(driver._tokens(text))
+    tokens = list(driver.lex(text))
     ends = [0, *(token.end_pos for token in tokens)]
     starts = [*(token.start_pos for token in tokens), len(text)]
     gaps = "\n".join(text[end:start] for end, start in zip(ends, starts, strict=True))

@@ -56,26 +56,31 @@ def all_came_once(site: MailSystem, user: User, count: int) -> None:
 
 
 def test_broken_rules(site: MailSystem) -> None:
-    """With rules that do not compile the last good ones stay in force, and the log says so."""
+    """With rules that do not compile the last good ones stay in force; log and user are told."""
     user = site.mdaflow.user('deliver to "Good"')
     send(site, user, 1)
     user.write_rules('deliver to "Unfinished')
     send(site, user, 2)
     assert len(user.files(".Good")) == 2
-    path = user.home / ".mdaflow" / "rules"
-    assert (
-        f"{path} does not compile: its last good version stays in force" in site.mdaflow.messages()
-    )
+    told(site, user, "its last good version stays in force")
 
 
 def test_rules_that_never_compiled(site: MailSystem) -> None:
-    """Without any good version the mail goes to the inbox, and the log says so."""
+    """Without any good version the mail goes to the inbox; log and user are told."""
     user = site.mdaflow.user("delivr")
     send(site, user, 1)
-    assert len(user.files()) == 1
+    assert len(user.files()) == 2
+    told(site, user, "mail goes to the inbox")
+
+
+def told(site: MailSystem, user: User, what: str) -> None:
+    """The log, the user's own log and one mail say what is wrong, and where."""
     path = user.home / ".mdaflow" / "rules"
-    assert f"{path} does not compile: mail goes to the inbox" in site.mdaflow.messages()
-    assert any(message.startswith(f"{path}:1:1: ") for message in site.mdaflow.messages())
+    (said,) = (m for m in site.mdaflow.messages() if f"{path}:1:" in m)
+    assert said.endswith(what)
+    assert said.partition(f"<{user.address}>: ")[2] in (path.parent / "log").read_text()
+    notices = [file for file in user.files() if b"Subject: Your mail rules" in file.read_bytes()]
+    assert len(notices) == 1
 
 
 def send(site: MailSystem, user: User, count: int) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from mdaflow import Envelope, Message, compile_rules, run
-from mdaflow.app.build import ask
+from mdaflow.app.answers import Answers
 from mdaflow.engine.facts import Fact
 from mdaflow.scan import magic
+from mdaflow.store.memory import MemoryStore
+
+ASK = Answers(MemoryStore())
 
 PDF = Message(
     b'Content-Type: application/octet-stream; name="x.txt"\n'
@@ -29,7 +32,7 @@ def _forgotten() -> Iterator[None]:
 def test_type_by_content() -> None:
     """The content says what it is, whatever name and header say."""
     assert magic.attachment_types(Fact("attachment.type", PDF, Envelope())) == ["application/pdf"]
-    assert run(RULES, PDF, ask=ask).deciding.folder == "PDF"
+    assert run(RULES, PDF, ask=ASK).deciding.folder == "PDF"
 
 
 def test_without_libmagic(
@@ -37,8 +40,8 @@ def test_without_libmagic(
 ) -> None:
     """Without libmagic the type is unknown, which is said once, with what to do."""
     monkeypatch.setitem(sys.modules, "magic", None)
-    plan = run(RULES, PDF, ask=ask, trace=True)
+    plan = run(RULES, PDF, ask=ASK, trace=True)
     assert plan.implicit_keep
     assert "unknown" in [value for event in plan.trace for value in event.values or ()]
-    run(RULES, PDF, ask=ask)
+    run(RULES, PDF, ask=ASK)
     assert caplog.text.count("install it: apt-get install libmagic1") == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,36 @@ def test_time_to_live(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.get("a") == "2"
 
 
+def test_add(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value is added only where there is none, or one whose time is over."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert store.add("a", "1", 10)
+    assert not store.add("a", "2", 99)
+    assert store.get("a") == "1"
+    now += 10
+    assert store.add("a", "2")
+    now += 1e9
+    assert not store.add("a", "3")
+    assert store.get("a") == "2"
+    store.put("a", "4")
+    assert not store.add("a", "5")
+    assert store.get("a") == "4"
+
+
+def test_add_by_many_threads(store: Store) -> None:
+    """Of many threads that add the same keys, one does, each time."""
+    start = threading.Barrier(8)
+
+    def add(name: int) -> list[bool]:
+        start.wait()
+        return [store.add(f"{number}", f"{name}") for number in range(25)]
+
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(add, range(8)))
+    assert [sum(column) for column in zip(*added, strict=True)] == [1] * 25
+
+
 def test_after_a_restart(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was put is there when the file is opened again, but for what is over by then."""
     store = SqliteStore(file)
@@ -86,6 +118,37 @@ def test_many_processes(file: str) -> None:
     assert store.get("last") in ("0", "1", "2", "3")
 
 
+ADDER = """
+import sys
+from mdaflow.store.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+sys.stdin.read()
+print(sum(store.add(f"{number}", sys.argv[2], 60) for number in range(50)))
+"""
+
+
+def test_add_by_many_processes(file: str) -> None:
+    """Of many processes that add the same keys at the same time, one does, each time."""
+    adders = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADDER, file, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(3)
+    ]
+    for adder in adders:
+        assert adder.stdin
+        adder.stdin.close()
+    counts = []
+    for adder in adders:
+        assert adder.stdout
+        with adder, adder.stdout:
+            counts.append(int(adder.stdout.read()))
+    assert sum(counts) == 50
+
+
 @pytest.mark.parametrize("spoil", ["file for a folder", "folder", "no database", "nowhere"])
 def test_unusable(file: str, spoil: str) -> None:
     """A store that cannot be used says so with OSError, and works again when it can."""
@@ -104,6 +167,8 @@ def test_unusable(file: str, spoil: str) -> None:
         store.get("a")
     with pytest.raises(OSError, match=r"state|none"):
         store.put("a", "1")
+    with pytest.raises(OSError, match=r"state|none"):
+        store.add("a", "1")
     if spoil == "no database":
         path.unlink()
         store.put("a", "1")

@@ -1,6 +1,7 @@
 """An LALR parser for the tables of grammar.py: right programs only, in one pass.
 
-It gives the same tree as Lark does. Of a wrong program it says no more than that it is wrong.
+It gives the same tree as Lark does. Of a wrong program it says no more than that it is wrong;
+stack.py and repair.py go over it again with the same tables.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class _Wrong(Exception):
 
 
 @cache
-def _tables() -> tuple[grammar.Tables, re.Pattern[str]]:
+def loaded_tables() -> tuple[grammar.Tables, re.Pattern[str]]:
+    """The tables, and their lexer."""
     tables = grammar.load()
     return tables, re.compile(tables["lexer"])
 
@@ -68,11 +70,11 @@ def parse(text: str) -> Tree | None:
 
 
 def _parse(text: str) -> Tree:
-    tables, _ = _tables()
+    tables, _ = loaded_tables()
     states, rules, end = tables["states"], tables["rules"], tables["end"]
     stack: list[int] = [tables["start"]]
     nodes: list[Any] = []
-    for token in chain(_tokens(text), (None,)):
+    for token in chain(lex(text), (None,)):
         kind = "$END" if token is None else token.type
         while True:
             row = states[stack[-1]]
@@ -84,7 +86,7 @@ def _parse(text: str) -> Tree:
             origin, name, length, children, nones, alone = rules[-1 - step]
             below = nodes[len(nodes) - length :]
             del nodes[len(nodes) - length :], stack[len(stack) - length :]
-            nodes.append(_node(name, below, children, nones, alone))
+            nodes.append(make_node(name, below, children, nones, alone))
             stack.append(states[stack[-1]][origin])
             if token is None and stack[-1] == end:
                 break
@@ -95,8 +97,9 @@ def _parse(text: str) -> Tree:
     return tree
 
 
-def _tokens(text: str) -> Iterator[Token]:
-    tables, lexer = _tables()
+def lex(text: str) -> Iterator[Token]:
+    """The pieces of a text without comments and space; it ends in _Wrong where there is none."""
+    tables, lexer = loaded_tables()
     ignore, words = frozenset(tables["ignore"]), tables["words"]
     at, match = 0, lexer.match
     while at < len(text):
@@ -113,7 +116,8 @@ def _tokens(text: str) -> Iterator[Token]:
         at = end
 
 
-def _node(name: str, below: list[Any], children: list[Any], nones: int, alone: bool) -> Any:
+def make_node(name: str, below: list[Any], children: list[Any], nones: int, alone: bool) -> Any:
+    """The node that a rule makes of what is below it (see `grammar._rule`)."""
     inside: list[Any] = []
     for index, spliced, before in children:
         inside.extend([None] * before)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from mdaflow.lang import ir
-from mdaflow.lang.source import Problem, Source, Span
+from mdaflow.lang.limits import DEFAULTS
+from mdaflow.lang.source import MAX_PROBLEMS, Problem, Source, Span
 
 from . import strings
 
-MAX_DEPTH = 32
-
+MAX_DEPTH = DEFAULTS.nesting
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 
 Node = Any
-"""A tree, or a token, which is a str: of driver.py, or of Lark when there are errors."""
+"""A tree, or a token, which is a str, of driver.py."""
 
 
 class Form:
     """A text that is being lowered, and what was found wrong with its form."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, nesting: int = DEFAULTS.nesting) -> None:
         self.source = source
+        self.nesting = nesting
         self.problems: list[Problem] = []
         self.depth = 0
 
@@ -49,15 +50,15 @@ class Form:
 
     def junk(self, node: Node) -> None:
         """What is never right, and says so itself."""
-        from .explain import JUNK
+        from .mend import never_right
 
-        token = node.children[0]
-        self.problem(token, JUNK[token.type])
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(never_right(self.source, node.children[0]))
 
     def enter(self, node: Node) -> bool:
         """Go one level deeper; False when that is too deep. Who enters leaves by `depth -= 1`."""
-        if self.depth == MAX_DEPTH:
-            self.problem(node, "too-deep", most=MAX_DEPTH)
+        if self.depth == self.nesting:
+            self.problem(node, "too-deep", most=self.nesting)
             return False
         self.depth += 1
         return True

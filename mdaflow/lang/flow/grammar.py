@@ -1,8 +1,8 @@
 """The parser's tables: made by Lark from grammar.lark, once, when the package is built.
 
-At run time the tables are all it takes to read right programs (driver.py), so that a start
-does not pay for Lark, 30 ms of import and tables. Lark itself is needed again only to say what
-is wrong with a wrong one. Tables that do not belong to this grammar are not used: they are
+At run time the tables are all it takes to read programs (driver.py) and to say what is wrong with
+them (repair.py), so that a start does not pay for Lark, 30 ms of import and tables. Tables that
+do not belong to this grammar are not used: they are
 then made anew, in 90 ms. This file needs the standard library and Lark, so that a build can
 run it alone.
 """
@@ -33,7 +33,7 @@ def _grammar() -> str:
 
 
 def build() -> Lark:
-    """The parser of Lark, which can explain errors."""
+    """The parser of Lark."""
     from lark import Lark
 
     return Lark(_grammar(), parser="lalr", lexer="basic", propagate_positions=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mdaflow.lang import ir
+from mdaflow.lang.limits import DEFAULTS, Limits
 from mdaflow.lang.source import Problem, Source
 
 from .cases import Cases
@@ -17,7 +18,6 @@ from .conditions import Conditions
 from .form import Form, Node, tokens
 
 MAX_ELIFS = 100
-MAX_RULES = 10_000
 FILTER_SECONDS = 30.0
 """What a filter may take when nothing is said."""
 
@@ -25,16 +25,19 @@ _Text = ir.Text
 _Option = tuple[str, _Text | ir.Number]
 
 
-def lower(tree: Node, source: Source) -> tuple[ir.Program, list[Problem]]:
+def lower(
+    tree: Node, source: Source, limits: Limits = DEFAULTS
+) -> tuple[ir.Program, list[Problem]]:
     """The program of a tree, and every problem of form in it."""
-    lowering = _Lowering(source)
+    lowering = _Lowering(source, limits)
     body = tuple(s for child in tree.children for s in lowering.statements(child))
     return ir.Program(source.file, body, tuple(lowering.cases)), lowering.form.problems
 
 
 class _Lowering:
-    def __init__(self, source: Source) -> None:
-        self.form = Form(source)
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.limits = limits
+        self.form = Form(source, limits.nesting)
         self.conditions = Conditions(self.form)
         self.tests = Cases(self.form, self.act)
         self.cases: list[ir.Case] = []
@@ -74,8 +77,8 @@ class _Lowering:
     def _rule(self, node: Node) -> ir.Statement:
         name, condition, block, otherwise = node.children
         self.rules += 1
-        if self.rules == MAX_RULES + 1:
-            self.form.problem(node, "too-many-rules", most=MAX_RULES)
+        if self.rules == self.limits.rules + 1:
+            self.form.problem(node, "too-many-rules", most=self.limits.rules)
         title = self.form.plain(name) if isinstance(name, str) else ""
         if otherwise is not None and condition is None:
             self.form.problem(otherwise, "otherwise-when")
@@ -148,7 +151,7 @@ class _Lowering:
                 operands += self.form.texts(child)
             elif kind == "string":
                 operands.append(self.form.string(child))
-            elif kind not in ("", "TO"):
+            elif kind not in ("", "TO") or (kind and verb == "learn"):
                 operands.append(ir.Text(self.form.span(child), (str(child),)))
         self._once(node, [name for name, _ in options])
         span, text = self.form.span(node), self.form.text(node)

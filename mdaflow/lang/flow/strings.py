@@ -106,6 +106,7 @@ def _stripped(parts: tuple[str | ir.Hole, ...], content: str) -> tuple[str | ir.
     out: list[str | ir.Hole] = []
     for index, part in enumerate(parts):
         if isinstance(part, str):
+            part = part.replace("\r\n", "\n")  # the file is of Windows, its value is not
             part = part.replace("\n" + indent, "\n") if indent else part
             if index == 0:
                 part = part.removeprefix("\n").removeprefix(indent)
