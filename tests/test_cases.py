@@ -165,7 +165,10 @@ def decide(sections: Sections, *, trace: bool) -> Plan:
         World(facts(said, "fact"), sections),
         trace=trace,
         settings=settings,
-        given={key: typed(key[0], value) for key, value in facts(said, "given").items()},
+        given={
+            (name, about if name in ir.QUESTIONS else about.lower()): typed(name, value)
+            for (name, about), value in facts(said, "given").items()
+        },
     )
 
 

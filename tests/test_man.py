@@ -30,6 +30,7 @@ from mdaflow.engine import compile as engine
 from mdaflow.engine import match, state, texts
 from mdaflow.engine.facts import Settings
 from mdaflow.lang import check, compile_rules, files, ir, limits
+from mdaflow.lang.check import statements
 from mdaflow.lang.flow import grammar, lower
 from mdaflow.lang.messages import WARNINGS
 from mdaflow.lang.patterns import RE2_MEMORY
@@ -342,7 +343,7 @@ def test_numbers() -> None:
         f"in the last {answers.SEEN / day:g} days",
     ):
         assert said in text
-    assert day == check.DAY
+    assert day == statements.DAY
 
 
 # --- mdaflow.yaml(5) -------------------------------------------------------------------------

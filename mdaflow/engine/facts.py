@@ -244,7 +244,8 @@ def _attachment_values(context: Context, part: str) -> Sequence[Values] | None:
         case "declared_type":
             return [[(p.type,)] for p in parts]
         case "extension":
-            return [[(p.name.rpartition(".")[2],)] if "." in p.name else [] for p in parts]
+            names = [p.name.rstrip(" .") for p in parts]  # some systems leave those out
+            return [[(name.rpartition(".")[2],)] if "." in name else [] for name in names]
         case "sha256":
             from hashlib import sha256
 
