@@ -75,6 +75,7 @@ class Run:
         self.context = self.context._replace(owner=owner, settings=settings._replace(own=own))
         self.cache.pop(_PERSONAL, None)
         self.acted = False
+        self._cpu_limit = None  # no stage can use up the time of the next one
         self.variables, self.captures, self.scores = {}, {}, {}
         self.texts_left = MAX_VARIABLES
         self.rule, self.depth = "", 0

@@ -21,7 +21,7 @@ class Limits(NamedTuple):
     forwards: int = 10
     """Addresses that one message is sent on to."""
     cpu: float = 1.0
-    """Seconds of CPU that all stages of one run may take (P31)."""
+    """Seconds of CPU that one stage of a run may take (P31)."""
 
 
 DEFAULTS = Limits()

@@ -37,13 +37,18 @@ def available() -> bool:
 
 
 def attachment_types(fact: Fact) -> list[str] | None:
-    """The type of each attachment, e.g. `application/pdf`; None when it cannot be told."""
+    """The type of each attachment, e.g. `application/pdf`; None when it cannot be told.
+
+    Those beyond `MAX_ATTACHMENTS` have an empty one (P48).
+    """
     if not available():
         return None
-    parts = fact.message.attachments[:MAX_ATTACHMENTS]
+    attachments = fact.message.attachments
+    parts, unseen = attachments[:MAX_ATTACHMENTS], len(attachments[MAX_ATTACHMENTS:])
     try:
         # base64 takes a third more, and lines: twice as much is enough
-        return [_cookie().from_buffer(p.content(2 * LOOK_AT)[:LOOK_AT]) for p in parts]
+        seen = [_cookie().from_buffer(p.content(2 * LOOK_AT)[:LOOK_AT]) for p in parts]
+        return seen + [""] * unseen  # so that `every` does not hold for what nobody looked at
     except Exception as error:  # python-magic has its own, known only once it is imported
         log.warning("libmagic failed: %s", error)
         return None

@@ -16,6 +16,7 @@ from .values import check_address, check_flags, check_folder, check_program
 
 DAY = 86_400.0
 """Seconds; the least between two automatic replies to one sender."""
+CENTURY = 36_525 * DAY
 _NAME = re.compile(r"[^\s<>,;:\"\\]+")
 
 
@@ -55,7 +56,7 @@ def _option(scope: Scope, act: ir.Act, name: str, value: ir.Text | ir.Number) ->
         check_text(scope, value)
         if name == "from":
             check_address(scope, value.span, value.literal or "")
-    elif value.amount <= 0:
+    elif not 0 < value.amount < CENTURY:
         scope.problem(value.span, "no-time")
     elif name == "every" and value.amount < DAY:
         scope.problem(value.span, "every-short")
@@ -108,6 +109,8 @@ def _edit(scope: Scope, edit: ir.Edit) -> None:
 
 def _filter(scope: Scope, node: ir.Filter) -> None:
     scope.power(node.span, "filter")
+    if not 0 < node.within < CENTURY:
+        scope.problem(node.span, "no-time")
     check_program(scope, node.span, node.operands)
     for text in node.operands:
         check_text(scope, text)

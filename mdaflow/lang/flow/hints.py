@@ -15,7 +15,6 @@ OPERATORS = {
 
 MEANINGLESS = (
     ("--", "; a comment begins with #"),
-    (r"-\d", "; numbers have no sign, and dates stand in quotes"),
     ("-", "; names are joined by _, as list_id, and header names stand in quotes"),
     (":=", "; write '='"),
     (":", "; leave it out, or begin a block with {"),

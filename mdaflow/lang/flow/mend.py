@@ -22,6 +22,8 @@ JUNK = {
     "OPEN_LONG": ("open-long-string", '""'),
     "QUOTE": ("open-string", '""'),
     "OPEN_REGEX": ("open-regex", "/x/"),
+    "BARE_DATE": ("bare-time", '"2026-12-31"'),
+    "BARE_CLOCK": ("bare-time", '"22:00"'),
     "BAD_NUMBER": ("no-number", "1"),
     "SINGLE_QUOTED": ("single-quotes", '""'),
     "CURLY_QUOTED": ("curly-quotes", '""'),
