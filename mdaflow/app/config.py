@@ -95,7 +95,7 @@ class Limits:
     forwards: Count = 10
     """Addresses that one message is sent on to."""
     cpu: Seconds = 1.0
-    """CPU that all rules together may take for one message, in seconds."""
+    """CPU that the rules of one stage may take for one message, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
