@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mdaflow.deliver.execute import execute as execute
     from mdaflow.deliver.mailbox import Mailbox as Mailbox
     from mdaflow.deliver.mailbox import parse_mailbox as parse_mailbox
-    from mdaflow.engine.facts import Fact as Fact
+    from mdaflow.engine.context import Fact as Fact
     from mdaflow.engine.plan import Action as Action
     from mdaflow.engine.plan import EvaluationError as EvaluationError
     from mdaflow.engine.plan import Event as Event
@@ -73,7 +73,7 @@ _PUBLIC = {
     "mdaflow.app.rulebook": ("compile_file",),
     "mdaflow.deliver.execute": ("Done", "execute"),
     "mdaflow.deliver.mailbox": ("Mailbox", "parse_mailbox"),
-    "mdaflow.engine.facts": ("Fact",),
+    "mdaflow.engine.context": ("Fact",),
     "mdaflow.engine.plan": ("Action", "EvaluationError", "Event", "Plan"),
     "mdaflow.engine.run": ("Stage", "run"),
     "mdaflow.errors": (

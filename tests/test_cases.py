@@ -42,7 +42,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mdaflow.engine.facts import Fact, Settings
+from mdaflow.engine.context import Fact, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Plan, Unanswerable
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules, ir

@@ -28,7 +28,7 @@ from mdaflow.cli import COMMANDS, mdaflow
 from mdaflow.deliver import execute, mailbox, pipe, program, reply
 from mdaflow.engine import compile as engine
 from mdaflow.engine import match, state, texts
-from mdaflow.engine.facts import Settings
+from mdaflow.engine.context import Settings
 from mdaflow.lang import check, compile_rules, files, ir, limits
 from mdaflow.lang.check import statements
 from mdaflow.lang.flow import grammar, lower

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from programs import READ, programs, soup
 
 from mdaflow.deliver.mailbox import components
-from mdaflow.engine.facts import Fact, Settings
+from mdaflow.engine.context import Fact, Settings
 from mdaflow.engine.plan import EvaluationError, Plan, Unanswerable
 from mdaflow.engine.run import Stage, run
 from mdaflow.engine.texts import folder

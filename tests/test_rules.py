@@ -14,7 +14,7 @@ from mdaflow.app.answers import PROVIDED, Answers
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.rulefiles import parse_list
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
-from mdaflow.engine.facts import Fact, Settings
+from mdaflow.engine.context import Fact, Settings
 
 FOLDER = Path(__file__).resolve().parent.parent / "rules"
 FILES = sorted(path.name for path in FOLDER.glob("*.rules"))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mdaflow.engine.facts import Fact
+from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable, one_line
 from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.mail.envelope import Envelope

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mdaflow.engine.facts import Ask, Settings
+from mdaflow.engine.context import Ask, Settings
 from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.lang import ir

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mdaflow.engine.facts import Ask, Fact, Settings
+from mdaflow.engine.context import Ask, Fact, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Event, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.engine.texts import folder

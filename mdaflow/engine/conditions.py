@@ -7,7 +7,7 @@ from typing import Any
 
 from mdaflow.lang import ir
 
-from .facts import shown
+from .context import shown
 from .match import Lists, compile_match
 from .plan import Event
 from .state import Run

@@ -16,7 +16,7 @@ from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 
 from .compile import Compiled, compile_block
-from .facts import Ask, Context, Settings
+from .context import Ask, Context, Settings
 from .plan import Action, EvaluationError, Event, Plan, united
 from .state import DUPLICATE, END, Run, Step
 

@@ -16,7 +16,8 @@ from mdaflow.lang.source import Span
 from mdaflow.lang.subjects import SCORE, SUBJECTS, is_asked
 from mdaflow.mail.message import Message
 
-from .facts import Context, Fact, items, values
+from .context import Context, Fact
+from .facts import items, values
 from .plan import OUTCOMES, Action, EvaluationError, Event, Unanswerable, united
 
 T = TypeVar("T")

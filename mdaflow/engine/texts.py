@@ -16,7 +16,7 @@ from mdaflow.lang import ir
 from mdaflow.lang.subjects import SCORE, SUBJECTS, split
 from mdaflow.mail.path import CONTROL
 
-from .facts import shown
+from .context import shown
 from .plan import EvaluationError
 from .state import Run
 

@@ -30,7 +30,7 @@ ERRORS = {
     "open-long-string": 'this long string is not closed; end it with """',
     "open-string": 'this string is not closed; end it with " on the same line, or use """',
     "open-regex": "this regular expression is not closed; end it with / on the same line",
-    "bare-time": "dates and times stand in quotes: \"2026-12-31\", \"22:00\"",
+    "bare-time": 'dates and times stand in quotes: "2026-12-31", "22:00"',
     "no-number": "this is no number; write 10, 2.5, 5K, 5M or 30 days",
     "single-quotes": 'strings are written in double quotes: "…"',
     "curly-quotes": 'these quotes are typographic; write straight ones: "…"',

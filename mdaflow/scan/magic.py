@@ -12,7 +12,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from mdaflow.engine.facts import Fact
+from mdaflow.engine.context import Fact
 
 LOOK_AT = 64 << 10
 """Bytes of an attachment that are looked at."""

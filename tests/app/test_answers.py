@@ -12,7 +12,7 @@ from here import BOB, RAW, Here
 from mdaflow.app import answers
 from mdaflow.app.answers import PROVIDED, Answers
 from mdaflow.app.decide import decide, stages_for
-from mdaflow.engine.facts import Fact
+from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import TempFail
 from mdaflow.mail.envelope import Envelope

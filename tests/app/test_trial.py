@@ -10,7 +10,7 @@ import pytest
 
 from mdaflow.app.answers import Answers
 from mdaflow.app.trial import Result, named_rules, parse_given, try_case, unreached
-from mdaflow.engine.facts import Ask, Fact, Settings
+from mdaflow.engine.context import Ask, Fact, Settings
 from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.lang import compile_rules, ir

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mdaflow.engine.facts import Fact, Settings
+from mdaflow.engine.context import Fact, Settings
 from mdaflow.engine.plan import EvaluationError, Plan, Unanswerable
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mdaflow.engine import index
 from mdaflow.engine import state as running
-from mdaflow.engine.facts import Context, Fact
+from mdaflow.engine.context import Context, Fact
 from mdaflow.engine.plan import EvaluationError, Unanswerable
 from mdaflow.engine.run import Stage, run
 from mdaflow.engine.state import Run

@@ -12,7 +12,7 @@ from mdaflow.engine import compile as compiling
 from mdaflow.engine import match as matching
 from mdaflow.engine import state as running
 from mdaflow.engine import texts as putting
-from mdaflow.engine.facts import Ask, Context, Fact, Settings
+from mdaflow.engine.context import Ask, Context, Fact, Settings
 from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.engine.state import END, Run

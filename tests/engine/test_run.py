@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdaflow.engine.facts import Settings
+from mdaflow.engine.context import Settings
 from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules

@@ -9,7 +9,7 @@ import pytest
 
 from mdaflow import Envelope, Message, compile_rules, run
 from mdaflow.app.answers import Answers
-from mdaflow.engine.facts import Fact
+from mdaflow.engine.context import Fact
 from mdaflow.scan import magic
 from mdaflow.store.memory import MemoryStore
 
