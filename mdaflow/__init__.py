@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mdaflow.app.config import Config as Config
     from mdaflow.app.decide import decide as decide
     from mdaflow.app.decide import find_user as find_user
+    from mdaflow.app.decide import sender_of as sender_of
     from mdaflow.app.decide import stages_for as stages_for
     from mdaflow.app.load import read_config as read_config
     from mdaflow.app.pipeline import Courier as Courier
@@ -67,7 +68,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "mdaflow.app.build": ("Site", "open_site"),
     "mdaflow.app.config": ("Config",),
-    "mdaflow.app.decide": ("decide", "find_user", "stages_for"),
+    "mdaflow.app.decide": ("decide", "find_user", "sender_of", "stages_for"),
     "mdaflow.app.load": ("read_config",),
     "mdaflow.app.pipeline": ("Courier", "deliver_message"),
     "mdaflow.app.rulebook": ("compile_file",),

@@ -279,7 +279,8 @@ def drawing(rates: Mapping[str, Sequence[float]], command: str) -> str:
         out.append(f'<path class="line {name}" style="fill:none" d="M{path}"/>')
         for (at, up), value in zip(points, line, strict=True):
             out.append(f'<circle class="{name}" cx="{at:.1f}" cy="{up:.1f}" r="4"/>')
-            out.append(text("tick", at, up - 10, f"{value:,.0f}", "middle"))
+            beside = 22 if name == "mdaflow" else -10
+            out.append(text("tick", at, up + beside, f"{value:,.0f}", "middle"))
         out.append(text(name, points[-1][0] + 12, points[-1][1] + 5, NAMES[name], "start"))
     return "\n".join([*out, "</svg>", ""])
 
@@ -314,7 +315,7 @@ def main() -> int:
         if not arguments.no_servers:
             rates = servers(arguments.rounds, arguments.messages, arguments.folder)
             if arguments.svg:
-                command = f"contrib/dev bench rules --svg {arguments.svg}"
+                command = " ".join(("contrib/dev bench rules", *sys.argv[1:]))
                 Path(arguments.svg).write_text(drawing(rates, command))
     except Failed as error:
         print(error, file=sys.stderr)

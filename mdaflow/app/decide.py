@@ -21,6 +21,20 @@ from .build import Site
 log = logging.getLogger("mdaflow")
 
 
+def sender_of(message: Message, nobody: str = "") -> str:
+    """Who has probably sent a message that is only a file: its Return-Path, else its author.
+
+    Empty for a bounce, `nobody` when neither is there.
+    """
+    returned = message.header("Return-Path", raw=True)[:1]
+    if returned == ["<>"]:
+        return ""
+    for name in ("Return-Path", "From"):
+        for found in message.addresses(name)[:1]:
+            return found.address
+    return nobody
+
+
 def find_user(site: Site, address: str) -> User:
     """The user of an address. Raises PermFail 550 5.1.1, or TempFail when it cannot be told."""
     if "@" not in address:

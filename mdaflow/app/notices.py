@@ -45,6 +45,7 @@ class Notices:
         """Tell the user, and our own log. Never raises."""
         said = "".join(char if char.isprintable() else " " for char in text)[:MAX_LINE]
         log.warning("<%s>: %s", self._user.address, said)
+        said = said.replace(f"{self._user.home}/", "~/")  # where that is, is no matter of theirs
         for way in (self._write, self._mail):
             try:
                 way(said)
@@ -103,7 +104,7 @@ Something is wrong with your mail rules ({file}):
 
     {text}
 
-No mail is lost: what your rules could not decide is in your inbox. `mdaflow check` shows what
-to mend. Everything of this kind is written to the file `log` beside your rules; a mail like
-this one comes once a day at most.
+No mail is lost: what your rules could not decide is in your inbox. Everything of this kind is
+written to the file `log` beside your rules; a mail like this one comes once a day at most.
+`mdaflow check`, where your rules are or on a copy of them, shows all that is to be mended.
 """

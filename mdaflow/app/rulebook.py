@@ -102,6 +102,8 @@ class UserRules:
         self._limits = limits
         self.powers = powers
         self._kept: Cache[Stage | None] = Cache(MAX_KEPT, MAX_TEXT)
+        self._absent: set[str] = set()
+        """Users without rules, of whom no version is kept."""
 
     def stage(
         self, path: str, tell: Callable[[str], object] = log.warning, *, home: str = ""
@@ -116,9 +118,21 @@ class UserRules:
             os.lstat(path)  # most users have none
             return self._kept.get(path, lambda: self._make(path, home, tell))
         except (FileNotFoundError, NotADirectoryError):
+            self._forget(path)
             return None
         except OSError as error:
             raise from_oserror(error) from error
+
+    def _forget(self, path: str) -> None:
+        """Rules that somebody has removed do not come back as the last good version."""
+        if path in self._absent:
+            return
+        with suppress(OSError):
+            if self._store.get(_key(path)) is not None:
+                self._store.put(_key(path), "", 0.0)
+            if len(self._absent) >= MAX_KEPT:
+                self._absent.clear()
+            self._absent.add(path)
 
     def _make(self, path: str, home: str, tell: Callable[[str], object]) -> Made[Stage | None]:
         reading = Reading(self._limits.file, home=home)
@@ -130,6 +144,7 @@ class UserRules:
             tell(f"{path}: {error.strerror}, so its rules are ignored")
             return Made(None, reading.versions, 0)
         versions = reading.versions
+        self._absent.discard(path)
         try:
             program = compile_rules(text, path, self.powers, reading, self._limits)
         except SourceError as error:

@@ -34,6 +34,8 @@ from mdaflow.lang.subjects import SUBJECTS, split, type_of
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 
+from .decide import sender_of
+
 RECEIVED = "2026-01-05 12:00"
 RECIPIENT = "bob@example.org"
 SENDER = "ann@example.com"
@@ -104,7 +106,7 @@ def try_case(
         return Result(case, (Failure(case.span, said),))
     recipient = next((a for a in stage.own if all(a.partition("@"))), RECIPIENT)
     facts = {("received", ""): (RECEIVED,), **gathered(case.given)}
-    envelope, given = told(Envelope(_sender(message), recipient), facts, settings)
+    envelope, given = told(Envelope(sender_of(message, SENDER), recipient), facts, settings)
     try:
         plan = run(
             stage, message, envelope, neutral(ask), trace=True, settings=settings, given=given
@@ -119,13 +121,6 @@ def _message(case: ir.Case, read: Read) -> Message:
     if not case.file:
         return Message(case.message.encode("utf-8", "surrogateescape"))
     return Message.from_wire(read(os.path.join(os.path.dirname(case.span.file), case.message)))
-
-
-def _sender(message: Message) -> str:
-    for name in ("Return-Path", "From"):
-        for found in message.addresses(name)[:1]:
-            return found.address
-    return SENDER
 
 
 def _rules_failed(span: Span, text: str) -> Failure:

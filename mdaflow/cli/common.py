@@ -8,6 +8,8 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -23,7 +25,7 @@ config_option: Options = click.option(
     help="The configuration; else $MDAFLOW_CONFIG or /etc/mdaflow/mdaflow.yaml.",
 )
 sender_option: Options = click.option(
-    "-f", "sender", default="", metavar="ADDRESS", help="The sender of the envelope."
+    "-f", "sender", metavar="ADDRESS", help="The sender of the envelope; '' for a bounce."
 )
 original_option: Options = click.option(
     "-a", "original", default="", metavar="ADDRESS", help="The recipient before aliases."
@@ -81,6 +83,16 @@ def site_of(settings: Config, *, kept: bool) -> Site:
     from mdaflow import MemoryStore  # only tests of rules need one
 
     return open_site(settings, None if kept else MemoryStore())
+
+
+def with_state(settings: Config) -> Config:
+    """State in a folder of one's own, for whoever may not write to that of the site."""
+    with suppress(OSError):
+        os.makedirs(settings.state, mode=0o700, exist_ok=True)
+    if os.access(settings.state, os.W_OK | os.X_OK):
+        return settings
+    own = os.path.join(myself("localhost").home, ".mdaflow", "state")
+    return replace(settings, state=own)
 
 
 def step_down(settings: Config) -> None:

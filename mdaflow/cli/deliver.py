@@ -27,6 +27,7 @@ from .common import (
     site_of,
     step_down,
     user_of,
+    with_state,
 )
 
 
@@ -38,13 +39,15 @@ from .common import (
 @original_option
 @click.option("-e", "reject", is_flag=True, help="Refuse by exit code. Always so; for dovecot-lda.")
 @config_option
-def command(user: str | None, sender: str, original: str, reject: bool, config: str | None) -> int:
+def command(
+    user: str | None, sender: str | None, original: str, reject: bool, config: str | None
+) -> int:
     """Deliver the message on standard input.
 
     Exit code 0: it is stored. 75: try again. 67: no such user. 77: a rule refused it.
     """
     try:
-        status = _deliver(user, sender.strip("<>"), original, config)
+        status = _deliver(user, (sender or "").strip("<>"), original, config)
     except MailError:
         raise
     except Exception as error:  # a mistake of ours is no reason to bounce mail (P4)
@@ -59,7 +62,7 @@ def _deliver(user: str | None, sender: str, original: str, config: str | None) -
     settings = read_config(config)
     log.set_up(settings.log)
     step_down(settings)
-    here = site_of(settings, kept=True)
+    here = site_of(with_state(settings), kept=True)
     whose = user_of(here, user)
     recipient = user if user and "@" in user else whose.address
     mail = Message.from_wire(sys.stdin.buffer.read())

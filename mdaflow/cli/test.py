@@ -28,6 +28,7 @@ from mdaflow import (
     compile_file,
     read_config,
     run,
+    sender_of,
     stages_for,
 )
 from mdaflow.app.build import myself
@@ -76,7 +77,7 @@ def command(
     message: str,
     recipients: Sequence[str],
     user: str | None,
-    sender: str,
+    sender: str | None,
     original: str,
     files: Sequence[str],
     site: bool,
@@ -103,7 +104,7 @@ def command(
         here = site_of(settings, kept=True)
     show = _as_json if as_json else _as_tree
     code = 0
-    for recipient in recipients or [myself(here.hostname).address]:
+    for recipient in _expanded(here, recipients) or [myself(here.hostname).address]:
         try:
             whose = _user(here, user, recipient, bool(recipients), bool(files))
         except PermFail as error:
@@ -114,7 +115,7 @@ def command(
         if programs is None:
             programs, broken = _installed(here, whose)
             code = code or EX_DATAERR * broken
-        about = envelope(sender, recipient, original)
+        about = envelope(_sender(sender, mail), recipient, original)
         decided = _decide(here, programs, mail, about, whose, given, offline)
         say(show(decided, mail, recipient))
         if execute:
@@ -124,6 +125,10 @@ def command(
                 f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True
             )
     return code
+
+
+def _sender(said: str | None, mail: Message) -> str:
+    return sender_of(mail) if said is None else said.strip("<>")
 
 
 def _given(facts: Sequence[str]) -> Given:
@@ -138,6 +143,17 @@ def _given(facts: Sequence[str]) -> Given:
         return parse_given(facts)
     except SourceError as error:
         raise click.BadParameter(error.problems[0].message, param_hint="--given") from error
+
+
+def _expanded(here: Site, recipients: Sequence[str]) -> list[str]:
+    """All that the recipients stand for, by the site's aliases."""
+    found: dict[str, None] = {}
+    for recipient in recipients:
+        targets = here.aliases.expand(recipient)
+        if targets != (recipient,):
+            say(f"<{recipient}> is an alias for {', '.join(targets)}", err=True)
+        found.update(dict.fromkeys(targets))
+    return list(found)
 
 
 def _user(here: Site, user: str | None, recipient: str, named: bool, files: bool) -> User:
@@ -226,14 +242,15 @@ def _as_tree(decided: Plan, mail: Message, recipient: str) -> str:
     lines = [_paint(recipient, "1") + f"  {mail.size:,} bytes"]
     rows = [(event, "  " * event.depth + event.text) for event in decided.trace]
     width = min(72, max((len(text) for _, text in rows), default=0))
-    lines += [_row(event, text, width) for event, text in rows]
+    places = max((len(event.span.short) for event, _ in rows), default=0)
+    lines += [_row(event, text, places, width) for event, text in rows]
     lines += [f"  error: {error}" for error in decided.errors]
     lines += [_paint(f"  => {line}", "1") for line in _conclusion(decided)]
     return "\n".join(lines)
 
 
-def _row(event: Event, text: str, width: int) -> str:
-    place = f"{event.span.short:>14}"
+def _row(event: Event, text: str, places: int, width: int) -> str:
+    place = f"{event.span.short:>{places + 2}}"
     said = {True: "yes", False: "no", None: ""}[event.result]
     seen = " | ".join(event.values or ())
     if event.values == () and " " in event.text:  # what is true by itself is one word

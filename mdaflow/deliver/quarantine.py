@@ -43,6 +43,8 @@ def prepare(job: Job, action: Action) -> Prepared:
     root = job.means.quarantine
     if not root:
         raise TempFail(INTERNAL, "there is no quarantine: set `quarantine:` to a folder")
+    if not os.path.isdir(root):
+        raise TempFail(INTERNAL, f"the quarantine {root} is not there: make this folder")
     name, whose = os.urandom(12).hex(), component(job.envelope.recipient)
     trace = trace_fields(job.envelope, job.means.hostname, job.ident)
     chunks = stored(action.message or job.message, f"{FIELD}: {name}\n".encode() + trace)

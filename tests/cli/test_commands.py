@@ -370,7 +370,9 @@ def test_deliver_with_broken_rules(unprivileged: Home) -> None:
     """Rules that do not compile lose nothing: the mail is in the inbox."""
     unprivileged.write(".mdaflow/rules", "deliver nowhere")
     assert unprivileged.call("deliver", stdin=MAIL).returncode == 0
-    assert len(list((unprivileged.path / "Maildir/new").iterdir())) == 1
+    mails = [file.read_bytes() for file in (unprivileged.path / "Maildir/new").iterdir()]
+    notices = [mail for mail in mails if b"Subject: Your mail rules need attention" in mail]
+    assert (len(mails), len(notices)) == (2, 1)
 
 
 def test_deliver_refused(unprivileged: Home) -> None:

@@ -78,7 +78,8 @@ def told(site: MailSystem, user: User, what: str) -> None:
     path = user.home / ".mdaflow" / "rules"
     (said,) = (m for m in site.mdaflow.messages() if f"{path}:1:" in m)
     assert said.endswith(what)
-    assert said.partition(f"<{user.address}>: ")[2] in (path.parent / "log").read_text()
+    theirs = said.partition(f"<{user.address}>: ")[2].replace(str(user.home), "~")
+    assert theirs in (path.parent / "log").read_text()
     notices = [file for file in user.files() if b"Subject: Your mail rules" in file.read_bytes()]
     assert len(notices) == 1
 

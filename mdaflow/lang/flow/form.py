@@ -9,6 +9,7 @@ from mdaflow.lang.limits import DEFAULTS
 from mdaflow.lang.source import MAX_PROBLEMS, Problem, Source, Span
 
 from . import strings
+from .driver import lex
 
 MAX_DEPTH = DEFAULTS.nesting
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -36,13 +37,22 @@ class Form:
 
     def text(self, node: Node) -> str:
         """A node as it is written, on one line."""
-        start, end = extent(node)
-        return " ".join(self.source.text[start:end].split())
+        return self._line(*extent(node))
 
     def head(self, node: Node, block: Node) -> str:
         """What of a node stands before its block."""
-        start, end = extent(node)[0], extent(block)[0]
-        return " ".join(self.source.text[start:end].split())
+        return self._line(extent(node)[0], extent(block)[0])
+
+    def _line(self, start: int, end: int) -> str:
+        text = self.source.text[start:end]
+        if "#" in text:  # between the tokens there may be comments
+            pieces, at = [], start
+            for token in lex(text):
+                gap = start + token.start_pos > at
+                pieces.append(" " * gap + token)
+                at = start + token.end_pos
+            text = "".join(pieces)
+        return " ".join(text.split())
 
     def problem(self, node: Node, code: str, /, **values: object) -> None:
         """Something is wrong here."""
