@@ -474,3 +474,19 @@ def test_file_by_name(path: Path) -> None:
             compile_file(str(path))
     else:
         assert folder(Stage(compile_file(str(path)))) == "One"
+
+
+def test_removed_rules_do_not_come_back(path: Path, tmp_path: Path) -> None:
+    """Rules that were removed are not the last good version of what is written later."""
+    store = SqliteStore(str(tmp_path / "state/s"))
+    assert folder(UserRules(store).stage(str(path))) == "One"
+    path.unlink()
+    rules = UserRules(store)  # another process, which never saw them
+    assert rules.stage(str(path)) is None
+    write(path, "deliver nowhere")
+    assert rules.stage(str(path)) is None
+    write(path, 'deliver to "Two"')
+    assert folder(rules.stage(str(path))) == "Two"
+    write(path, "deliver nowhere")
+    assert folder(rules.stage(str(path))) == "Two"
+    store.close()

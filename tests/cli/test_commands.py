@@ -418,3 +418,39 @@ def test_completeness_of_help(home: Home) -> None:
         done = home.call(command, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith(f"Usage: mdaflow {command}".encode())
+
+
+def test_sender_of_a_file(home: Home) -> None:
+    """Without -f the sender is the one that the message names; '' is a bounce."""
+    rules = home.write("r", 'if bounce { deliver to "Bounces" } deliver to "{envelope.from.user}"')
+    for name, sender, folder in (
+        ("a", "", "ann"),
+        ("b", "Return-Path: <carl@example.net>\n", "carl"),
+        ("c", "Return-Path: <>\n", "Bounces"),
+    ):
+        mail = home.write(name, sender.encode() + MAIL)
+        assert (
+            f'=> deliver to "{folder}"' in home.call("test", "--rules", rules, mail).stdout.decode()
+        )
+    empty = home.call("test", "--rules", rules, "-f", "", home.mail)
+    assert b'=> deliver to "Bounces"' in empty.stdout
+
+
+def test_alias(home: Home) -> None:
+    """A recipient that is an alias is shown as all that it stands for."""
+    home.write("before/1.rules", 'alias "sales" to ["bob", "carl@elsewhere.example"]')
+    done = home.call("test", "--config", home.config(), "-r", "sales@example.org", home.mail)
+    said = done.stderr.decode()
+    assert "<sales@example.org> is an alias for bob@example.org, carl@elsewhere.example" in said
+    assert "<carl@elsewhere.example>: refused at RCPT" in said
+    assert done.stdout.startswith(b"bob@example.org")
+
+
+def test_state_of_who_may_not_write_to_the_site(unprivileged: Home) -> None:
+    """A user's own `deliver` remembers in ~/.mdaflow/state: a duplicate is known as one."""
+    unprivileged.write(".mdaflow/rules", "rule when duplicate { discard }")
+    config = unprivileged.config(state="/proc/none")
+    for _ in range(2):
+        unprivileged.call("deliver", "--config", config, stdin=MAIL).check_returncode()
+    assert len(list((unprivileged.path / "Maildir/new").iterdir())) == 1
+    assert (unprivileged.path / ".mdaflow/state/state.sqlite").exists()
