@@ -39,6 +39,7 @@ rule when subject matches "a*" and received > "2020-01-01" { deliver to "{1|slug
 _MODULES = (
     *("mdaflow.store.sqlite", "mdaflow.app.pipeline", "logging.handlers", "zoneinfo"),
     *(f"mdaflow.deliver.{name}" for name in {*DELIVERERS.values(), "send", "program", "ledger"}),
+    *(f"mdaflow.engine.{name}" for name in ("attachments", "lookup", "moments", "triggers")),
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
     *("hmac", "hashlib", "socket", "encodings.idna"),
 )

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdaflow.engine import index
+from mdaflow.engine import index, lookup, triggers
 from mdaflow.engine import state as running
 from mdaflow.engine.context import Context, Fact
 from mdaflow.engine.plan import EvaluationError, Unanswerable
@@ -33,7 +33,8 @@ def set_to(**values: object) -> Iterator[None]:
     """The index with other bounds."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
-            patch.setattr(index, name, value)
+            (module,) = (m for m in (index, lookup, triggers) if hasattr(m, name))
+            patch.setattr(module, name, value)
         yield
 
 
@@ -411,7 +412,7 @@ MANY = [f'subject contains "no {n:04} of many"' for n in range(300)]
 MANY += [f"subject matches /no {n:04} of (?:very )?many/" for n in range(300)]
 
 
-@pytest.mark.parametrize("memory", [1, 8000, 100_000, index.MEMORY])
+@pytest.mark.parametrize("memory", [1, 8000, 100_000, lookup.MEMORY])
 def test_automata_that_do_not_fit_are_divided(memory: int) -> None:
     """With too little memory there are more automata; what fits nowhere is always tried."""
     with set_to(MEMORY=memory, ROOM={"part": 4000, "regex": 3000}):
@@ -423,13 +424,13 @@ def test_automata_that_do_not_fit_are_divided(memory: int) -> None:
 def test_an_automaton_without_memory_says_nothing() -> None:
     """When an automaton runs out of memory while it searches, all its rules are tried."""
     for found, tried in ((None, {1, 2, 5}), ([0], {1, 2, 5}), ([2, 0], {1, 5}), ([2], set())):
-        finder = index._Finder(lambda text, found=found: found, [[1, 5], [2]])  # type: ignore[misc]
+        finder = lookup.Finder(lambda text, found=found: found, [[1, 5], [2]])  # type: ignore[misc]
         assert set(finder.search(b"text")) == tried
 
 
 def test_long_texts_are_not_looked_up() -> None:
     """In a text that would take too long every rule looks for itself."""
-    long = b"Subject: " + b"x" * (index.MAX_LOOKED + 1)
+    long = b"Subject: " + b"x" * (lookup.MAX_LOOKED + 1)
     assert chosen(MANY, long + b"\n\n") == list(range(len(MANY)))
     assert chosen(MANY, long[:-100] + b"\n\n") == []
 
