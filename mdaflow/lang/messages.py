@@ -29,7 +29,8 @@ ERRORS = {
     "line {line}?",
     "open-long-string": 'this long string is not closed; end it with """',
     "open-string": 'this string is not closed; end it with " on the same line, or use """',
-    "open-regex": "this regular expression is not closed; end it with / on the same line",
+    "open-regex": "this regular expression is not closed; end it with / on the same line, and "
+    "write \\/ for a / in it",
     "bare-time": 'dates and times stand in quotes: "2026-12-31", "22:00"',
     "no-number": "this is no number; write 10, 2.5, 5K, 5M or 30 days",
     "single-quotes": 'strings are written in double quotes: "…"',
@@ -71,7 +72,7 @@ ERRORS = {
     "unknown-part": "'{name}' has no part '{part}'; it has {parts}{hint}",
     "needs-argument": "'{name}' needs a name: {example}",
     "no-argument": "'{name}' takes no name",
-    "no-field-name": "'{name}' is no name of a header field",
+    "no-field-name": "'{name}' is no name of a header field{hint}",
     "no-raw": "'raw' does not fit '{subject}'",
     "every-one": "'every' does not fit '{subject}', which is one truth",
     "question-form": "this is written: {example}",
@@ -99,14 +100,16 @@ ERRORS = {
     "patterns-too-large": "all patterns up to this one are too large together",
     "succeeds-place": "'succeeds' is for a command: command [\"program\"]",
     # statements
-    "not-allowed": "'{verb}' is not allowed in these rules; they may {allowed}",
+    "not-allowed": "'{verb}' is not allowed in these rules; {advice}",
     "also-makes-no-sense": "'also {verb}' makes no sense: nothing can follow it",
     "said-twice": "'{word}' is said twice",
     "unknown-flag": "unknown flag '{flag}'; known are {known}, and keywords such as \"$Work\"",
     "folder-control": "a folder name has no control characters",
     "folder-backslash": "a folder name has no backslash; levels are divided by /",
-    "folder-dot": "no level of a folder name begins with a dot",
-    "folder-empty": 'a folder name has no empty levels; write "a/b"',
+    "folder-dot": 'no level of a folder name begins with a dot; write "{meant}"',
+    "folder-empty": 'a folder name has no empty levels; write "{meant}"',
+    "folder-absolute": 'a folder name does not begin with /; write "{meant}", or for a mailbox of '
+    'the site "mbox:/…" or "maildir:/…"',
     "folder-path": 'a mailbox is named by a whole path without holes: "mbox:/var/mail/all"',
     "no-address": "'{address}' is no address; write \"user@example.org\"",
     "no-targets": "this list is empty",
@@ -115,20 +118,21 @@ ERRORS = {
     "every-short": "at most one reply a day goes to a sender; write: every 1 day, or more",
     "no-time": "a time above zero and below 100 years is needed here, e.g. 30 days",
     "header-form": 'write name and value: "X-Name: value"',
-    "header-name": "'{name}' is no name of a header field",
+    "header-name": "'{name}' is no name of a header field{hint}",
     "header-protected": "'{name}' is not edited by rules",
     "remove-what": "say which fields go, without 'not' and 'where'",
     "score-subject": "matches are counted in text; '{subject}' is {type}",
     # test blocks
     "one-message": 'a test has one message """…""", or message "FILE"',
     "expects-nothing": 'a test expects something: expect deliver to "…"',
-    "given-value": "'{name}' is {type}; this is not",
+    "given-value": "'{name}' is {type}; this is not: {value}; write {form}",
     "unknown-rule": 'there is no rule "{name}"{hint}',
 }
 
 WARNINGS: dict[str, str] = {
     # what never happens
     "unreachable": "nothing comes here: the run always ends at {where}",
+    "flag-late": "this flag is set when the run has ended at {where}; write: {text} with flag …",
     "shadowed": "this never holds: all that it takes was taken at {where}; put it before that, or "
     "leave it out",
     "rule-twice": "the rule at {where} has this name too; traces and logs cannot tell them apart",
@@ -138,7 +142,7 @@ WARNINGS: dict[str, str] = {
     # conditions that say nothing
     "empty-range": "nothing is between these: the smaller or earlier one stands first",
     "out-of-range": "no '{subject}' is so: it is {range}",
-    "always": "every '{subject}' passes this; write '{subject} exists', or leave it out",
+    "always": "every '{subject}' passes this; write '{instead}', or leave it out",
     "contradiction": "'{subject}' would have to be several things at once; did you mean 'or'?",
     "always-other": "'{subject}' is always other than one of these; did you mean 'and'?",
     "contrary": "this and its contrary, joined by '{word}', are always {value}",
@@ -162,6 +166,7 @@ WARNINGS: dict[str, str] = {
     "weekday": '\'{value}\' is no weekday; they are "monday" to "sunday"{hint}',
     "hidden-character": "U+{point} ({name}) cannot be seen here; take it out, or write "
     "\\u{{{point}}}",
+    "dollar": "'{sign}' stands for itself; a value is put in a string so: {{{name}}}",
     # patterns
     "star": "'*' stands for itself behind this operator; write: matches \"{value}\"",
     "glob-plain": "a pattern without * and ? is the whole value; write 'is' or 'contains', or "
@@ -185,8 +190,10 @@ WARNINGS: dict[str, str] = {
     # folders, flags, addresses
     "folder-inbox": 'folders are not below the inbox here; write "{rest}"',
     "folder-home": 'this is a folder of the mailbox, not a path; write "{rest}"',
+    "folder-levels": 'a dot divides no levels, and is stored as -; write "{meant}"',
     "folder-alike": "'{folder}' and '{other}' ({where}) are two folders; write both alike",
     "flag-backslash": "'{flag}' is a word of your own; did you mean the flag \"\\\\{flag}\"?",
+    "program-words": "no shell divides this: it is the name of one program; write: {entries}",
     "forward-self": "this sends the message back to yourself ('{address}')",
     "alias-self": "'{name}' stands for itself: this does nothing",
     "reply-from": "'{address}' is none of your addresses, as far as these rules know",

@@ -11,6 +11,19 @@ from .scope import Scope
 from .times import TIMES, is_time
 from .values import check_flags
 
+MAX_SHOWN = 40
+"""Characters of a value that are shown."""
+_FORMS = {
+    "address": '"ann@example.org"',
+    "text": '"…"',
+    "number": "5, 2.5 or 10K",
+    "truth": "true or false",
+    "moment": '"2026-12-31" or "2026-12-31 22:00"',
+    "day": '"2026-12-31"',
+    "clock": '"22:00"',
+}
+"""How values of a type are written."""
+
 
 def check_case(scope: Scope, case: ir.Case) -> None:
     """Judge a test block, when all rules are known."""
@@ -36,7 +49,15 @@ def _given(scope: Scope, given: ir.Given) -> None:
         kind = type_of(name, part)
     for value in given.values:
         if not _is_of(kind, value):
-            scope.problem(given.span, "given-value", name=given.name, type=TYPES[kind])
+            shown = {"value": _shown(value), "form": _FORMS[kind]}
+            scope.problem(given.span, "given-value", name=given.name, type=TYPES[kind], **shown)
+
+
+def _shown(value: str | float | bool) -> str:
+    """A value as it is written, or its beginning."""
+    if isinstance(value, str):
+        return f'"{value}"' if len(value) <= MAX_SHOWN else f'"{value[:MAX_SHOWN]}…"'
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _is_of(kind: str, value: str | float | bool) -> bool:

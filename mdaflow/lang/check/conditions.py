@@ -26,6 +26,8 @@ RELATIONS: Mapping[str, Collection[str]] = {
 }
 """The operators of each type of subject."""
 _WORDS = {"starts": "starts with", "ends": "ends with", "glob": "matches", "regex": "matches"}
+_QUOTED = {"in": '["{}"]', "glob": '"*{}*"'}
+"""How a text is written behind an operator, if not as a string."""
 _GROUP_NAME = re.compile(r"\(\?P<(\w+)>")
 
 
@@ -104,7 +106,7 @@ def _time(scope: Scope, kind: str, operand: ir.Value) -> None:
 def _operand(scope: Scope, test: ir.Compare, operand: ir.Value, comparing: bool) -> None:
     if isinstance(operand, ir.Items):
         if operand.name and not comparing:
-            _named_list(scope, operand)
+            _named_list(scope, operand, _QUOTED.get(test.relation, '"{}"'))
         scope.entries += len(_literals(scope, operand))
         if scope.entries > MAX_ENTRIES:
             scope.problem(operand.span, "lists-too-long")
@@ -127,11 +129,12 @@ def _operand(scope: Scope, test: ir.Compare, operand: ir.Value, comparing: bool)
             _glob(scope, operand.span, glob, test.exact)
 
 
-def _named_list(scope: Scope, items: ir.Items) -> None:
+def _named_list(scope: Scope, items: ir.Items, quoted: str) -> None:
     if items.name in scope.variables:
         scope.problem(items.span, "variable-as-list", name=items.name)
     elif items.name not in scope.lists:
-        hint = near(items.name, scope.lists)
+        text = f"; a text stands in quotes: {quoted.format(items.name)}"
+        hint = near(items.name, scope.lists) or text
         scope.problem(items.span, "unknown-list", name=items.name, hint=hint)
 
 

@@ -89,7 +89,7 @@ def is_subject(
         return False
     for argument in arguments:
         if not FIELD_NAME.fullmatch(argument):
-            scope.problem(span, "no-field-name", name=argument)
+            scope.problem(span, "no-field-name", name=argument, hint=field_hint(argument))
     return True
 
 
@@ -104,9 +104,16 @@ def _variable(scope: Scope, span: Span, name: str, arguments: tuple[str, ...]) -
         return False
     first = name.partition(".")[0]
     known = {*SUBJECTS, *(f"{n}.{p}" for n, kind in SUBJECTS.items() for p in kind.parts)}
-    hint = near(name, {*known, *scope.variables}) or near(first, SUBJECTS)
-    scope.problem(span, "unknown-subject", name=name, hint=_FOREIGN.get(name, hint))
+    known |= scope.variables
+    hint = near(name, known) or near(name.lower(), known) or near(first.lower(), SUBJECTS)
+    scope.problem(span, "unknown-subject", name=name, hint=_FOREIGN.get(name.lower(), hint))
     return False
+
+
+def field_hint(name: str) -> str:
+    """What was meant by a name of a header field that is none."""
+    meant = name.strip(" :")
+    return f'; write "{meant}"' if FIELD_NAME.fullmatch(meant) else ""
 
 
 def check_literal(scope: Scope, text: ir.Text) -> None:

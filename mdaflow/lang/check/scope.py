@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mdaflow.lang import ir
-from mdaflow.lang.source import MAX_PROBLEMS, Problem, Span, one_of
+from mdaflow.lang.source import MAX_PROBLEMS, Problem, Span
 
 MAX_ENTRIES = 500_000
 """Entries of the lists of all tests, each list counted as often as it is used."""
@@ -13,6 +13,16 @@ MAX_GROUPS = 32
 """Groups of one regular expression: RE2 copies them at each step."""
 MAX_INSTRUCTIONS = 500_000
 """Instructions of all patterns of a program; each takes some 100 bytes, and time to search."""
+
+_OF_SITE = "files of the site are checked with --site"
+_ADVICE = {
+    **dict.fromkeys(
+        ("forward", "reply", "notify", "quarantine", "discard", "remember", "log"),
+        "the site denies it (rules.deny)",
+    ),
+    "alias": _OF_SITE,
+}
+"""Powers that are not granted, and what is done about them."""
 
 
 class Enough(Exception):
@@ -43,6 +53,6 @@ class Scope:
     def power(self, span: Span, power: str, said: str = "") -> bool:
         """May the owner of the program do this? If not, it is a problem."""
         if power not in self.powers:
-            allowed = one_of([verb for verb in ir.ACTIONS if verb in self.powers])
-            self.problem(span, "not-allowed", verb=said or power, allowed=allowed)
+            advice = _ADVICE.get(power, f"the site grants it by rules.grant: [{power}]; {_OF_SITE}")
+            self.problem(span, "not-allowed", verb=said or power, advice=advice)
         return power in self.powers

@@ -10,7 +10,7 @@ from mdaflow.lang import ir
 from mdaflow.lang.subjects import SUBJECTS, TYPES, split, type_of
 
 from .conditions import bound, check_regex, check_test
-from .names import FIELD_NAME, check_subject, check_text
+from .names import FIELD_NAME, check_subject, check_text, field_hint
 from .scope import Scope
 from .values import check_address, check_flags, check_folder, check_program
 
@@ -100,7 +100,7 @@ def _edit(scope: Scope, edit: ir.Edit) -> None:
     if edit.value is not None:
         check_text(scope, edit.value)
     if not FIELD_NAME.fullmatch(edit.name):
-        scope.problem(edit.span, "header-name", name=edit.name)
+        scope.problem(edit.span, "header-name", name=edit.name, hint=field_hint(edit.name))
     elif protected(edit.name):
         scope.problem(edit.span, "header-protected", name=edit.name)
     elif edit.test is not None:

@@ -11,7 +11,6 @@ from .scope import Scope
 
 _KEYWORD = re.compile(r"[!#$&'+-\[^-z|}~]{1,60}")  # RFC 3501, flag-keyword
 _ADDRESS = re.compile(r"[^\s@<>,;:\"\\]+@[^\s@<>,;:\"\\]+")
-_PATHS = ("mbox:", "maildir:", "/")
 
 
 def check_program(scope: Scope, span: Span, program: tuple[ir.Text, ...]) -> None:
@@ -38,16 +37,25 @@ def check_flags(scope: Scope, span: Span, flags: tuple[str, ...]) -> None:
 def check_folder(scope: Scope, folder: ir.Text) -> None:
     """A folder name as far as it is literal, or the whole path of a mailbox."""
     first = folder.parts[0] if folder.parts else ""
+    meant = _plain_levels(folder.literal or "") or "a/b"
     if not folder.parts:
-        scope.problem(folder.span, "folder-empty")
-    if isinstance(first, str) and first.startswith(_PATHS[: 2 + ("files" in scope.powers)]):
+        scope.problem(folder.span, "folder-empty", meant=meant)
+    if isinstance(first, str) and first.startswith("/"):
+        scope.problem(folder.span, "folder-absolute", meant=meant)
+        return
+    if isinstance(first, str) and first.startswith(("mbox:", "maildir:")):
         path = folder.literal
         if scope.power(folder.span, "files", first) and not (path and is_mailbox(path)):
             scope.problem(folder.span, "folder-path")
         return
     for part in folder.parts:
         if isinstance(part, str) and (wrong := _folder_problem(part, folder)):
-            scope.problem(folder.span, wrong)
+            scope.problem(folder.span, wrong, meant=meant)
+
+
+def _plain_levels(name: str) -> str:
+    """The levels of a name as they may be written."""
+    return "/".join(filter(None, (level.lstrip(".") for level in name.split("/"))))
 
 
 def _folder_problem(piece: str, folder: ir.Text) -> str:
@@ -61,9 +69,7 @@ def _folder_problem(piece: str, folder: ir.Text) -> str:
     inner = levels if whole else levels[1:-1]
     if any(level.startswith(".") for level in (levels if whole else levels[1:])):
         return "folder-dot"
-    if any(not level for level in inner) or (piece.startswith("/") and folder.parts[0] == piece):
-        return "folder-empty"
-    return ""
+    return "folder-empty" if not all(inner) else ""
 
 
 def is_mailbox(path: str) -> bool:

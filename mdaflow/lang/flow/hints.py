@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 from mdaflow.lang.source import near
+from mdaflow.lang.subjects import SUBJECTS
 
 OPERATORS = {
     "&&": "and", "||": "or", "!": "not", "==": "is", "===": "is", "=~": "matches",
@@ -54,24 +55,35 @@ _HINTS = (
     ("", r'\bexpect \0"', '; did you mean: expect rule "…"?'),
     ("", r"\bgiven ([\w.]+) \0$", r"; as in: given \1 = true"),
     ("", r"\bmessage \0", '; it stands between """ and """'),
+    ("a list", r'\bwith flags \0"', '; write: with flag "…"'),
+    ("", r"\bwith flag \0\[", "; write: with flags […]"),
+    ("", r'\bexpect (?:also |not )?(deliver|forward|pipe) \0["[]', r"; write: \1 to …"),
+    ("'='", r"\bgiven .*\0is\b", "; did you mean '='?"),
+    (STATEMENT, r"\breply .*\0(day|week)s? (\d+)", r"; write: every \2 \1s"),
     ("'with'", r"\0flags?\b", "; did you mean 'with flags'?"),
+    (TIME, r"\0(day|week)\b", r"; write: 1 \1"),
     (TIME, r"\0\w+ \d", "; leave it out"),
     (TIME, r'\0"?\d', "; in seconds, minutes, hours, days or weeks"),
     # conditions
     ("", r"\bheader \0(\w+-[\w-]*|[A-Z]\w*)", r'; a name stands in quotes: header "\1"'),
     ("", r'\bheader \0\( ?("[^"]*")', r"; it is written: header \1"),
     ("", r"\battachment \0\(", "; did you mean 'where ('?"),
+    ("", r"\banyof \0\(", "; tests are joined by 'or': if … or …"),
+    ("", r"\ballof \0\(", "; tests are joined by 'and': if … and …"),
     ("", r"\b(?:any|all) \0of\b", "; tests are joined by 'or' and 'and'"),
     ("", r"\bany \0", "; leave out 'any'"),
     ("", r"\d \0(?:[KMGkmg]i?[Bb]?|\w*bytes?)\b", "; a size is written 500, 5K, 5M or 5G"),
     ("", r"\d \0,\d", "; a number has no ','"),
     ("'or'", r'" \0,', _SEVERAL),
     ("'or'", r"/\w* \0,", "; several are one: /a|b/"),
+    ("'or'", r"/\w* \0/", r"; a / in a regular expression is written \\/"),
     (CONDITION, r'\bor \0["\d]', _SEVERAL),
     (CONDITION, r"\bor \0/", "; several are one: /a|b/"),
     (CONDITION, rf"\b(?:and|or) \0{_RELATION}", "; say again what is compared"),
     (CONDITION, r'\0"', '; first comes what is looked at: subject contains "…"'),
     (CONDITION, r"\0/", "; first comes what is looked at: subject matches /…/"),
+    (OPERATOR, r"\0(?:over|above|larger|bigger|greater|more)\b", "; did you mean '>'?"),
+    (OPERATOR, r"\0(?:under|below|smaller|less)\b", "; did you mean '<'?"),
     (OPERATOR, r"\0(exactly|all)\b", r"; '\1' stands behind the operator"),
     (OPERATOR, r"\0(every|raw)\b", r"; '\1' stands before what is looked at"),
     (NEGATED, r"\0is\b", "; did you mean 'is not'?"),
@@ -128,6 +140,10 @@ MEANT = (
     ("expect", "assert should"),
 )
 """Words of this language, and what others say for them."""
+_ASKED = re.compile(
+    r"(?:\b(?:if|elif|when|and|or|not|every|raw) *|\( *)([A-Za-z][\w-]*)\Z", re.ASCII
+)
+"""What is looked at, up to a character that is in no name."""
 _BEHIND = {
     **dict.fromkeys(("elif", "else", "elsif", "elseif"), "an 'if'"),
     "otherwise": "a 'rule'",
@@ -144,6 +160,18 @@ def hint(line: str, expected: str, word: str, fitting: Collection[str]) -> str:
             return f"; did you mean '{meant}'?"
     behind = _BEHIND.get(word)
     return f"; it stands behind the block of {behind}" if behind else ""
+
+
+def hyphened(before: str, behind: str) -> str:
+    """What was meant by a `-` between two parts of a line; empty if nothing is known."""
+    first, last = _ASKED.search(before), re.match(r"-[\w-]*\w", behind)
+    if not first or not last:
+        return ""
+    name = first[1] + last[0]
+    known = name.lower().replace("-", "_")
+    if known in SUBJECTS:
+        return f"; did you mean '{known}'?"
+    return f'; a field of the header is: header "{name}"'
 
 
 def near_miss(word: str, fitting: Collection[str], keywords: Collection[str]) -> str:

@@ -42,6 +42,8 @@ _BRACES = re.compile(r"\{[\w.|,]*\}|([{}])")
 """A hole or a repetition, or the brace of a block."""
 _SIGN = re.compile("|".join(map(re.escape, sorted(hints.OPERATORS, key=len, reverse=True))))
 
+_LISTS = ("start", "block", "test")
+"""What has parts of which each can be left out."""
 _CONDITION = {"rule": 1, "if": 0, "elif": 0}
 """What has a condition, and where; its block comes next."""
 _GROUP_NAME = re.compile(r"\?P<([A-Za-z_]\w*)>", re.ASCII)
@@ -53,6 +55,9 @@ def never_right(source: Source, token: Any) -> Problem:
     start, word = token.start_pos, str(token)
     here = source.text[start : start + 2]
     hint = next((said for pattern, said in hints.MEANINGLESS if re.match(pattern, here)), "")
+    if word == "-":
+        before = source.text[max(0, start - 80) : start].rpartition("\n")[2]
+        hint = hints.hyphened(before, source.text[start : start + 80]) or hint
     shown = f"'{word}'" if word.isprintable() else f"U+{ord(word[0]):04X}"
     values = {"word": shown, "meant": hints.OPERATORS.get(word, ""), "hint": hint}
     return Problem.of(source.span(start, token.end_pos), JUNK[token.type][0], **values)
@@ -144,6 +149,15 @@ class Mending:
             self.replaced.add(token.start_pos)
 
 
+def _completed(test: Tree) -> None:
+    """Put in what a test must have, for what was left out."""
+    start, end = test.start_pos, test.end_pos
+    message = [new("MESSAGE", "message", start, end), new("STRING", '""', start, end)]
+    needed = {"message": message, "expect": [None, Tree("keep", [], start, end)]}
+    missing = needed.keys() - {getattr(child, "data", "") for child in test.children}
+    test.children += [Tree(data, needed[data], start, end) for data in sorted(missing)]
+
+
 def leave_out(tree: Any, source: Source, lines: Sequence[int]) -> None:
     """Take what stands on some lines, which are sorted, out of a tree."""
     todo = [tree] if lines else []
@@ -152,11 +166,13 @@ def leave_out(tree: Any, source: Source, lines: Sequence[int]) -> None:
         children = []
         for child in node.children:
             if isinstance(child, Tree) and _has_any(child, child.end_pos, source, lines):
-                if node.data in ("start", "block") and not _is_needed(child):
+                if node.data in _LISTS and not _is_needed(child):
                     continue
                 todo.append(child)
             children.append(child)
         node.children[:] = children
+        if node.data == "test":
+            _completed(node)
         if node.data == "score":
             node.children[-1] = None
         at = _CONDITION.get(node.data)
@@ -175,7 +191,7 @@ def _is_needed(node: Tree) -> bool:
     """Do others need it, for what stands in it or for its name?"""
     if node.data in ("list", "set", "score"):
         return any(isinstance(child, Token) and child.type == "WORD" for child in node.children)
-    return node.data in ("rule", "if")
+    return node.data in ("rule", "if", "test")
 
 
 def _condition(text: str, node: Tree, end: int) -> Tree:

@@ -11,6 +11,8 @@ from mdaflow.lang.source import Problem, Span
 from .view import View, where
 
 _STORING = ("deliver", "keep")
+MAX_ENTRIES = 4
+"""Words of a command line that are shown as entries."""
 _SYSTEM_FLAGS = {flag[1:].lower(): flag[1:] for flag in ir.FLAGS}
 
 
@@ -21,6 +23,27 @@ def flag_backslash(view: View) -> Iterator[Problem]:
         for flag in node.flags:
             if known := _SYSTEM_FLAGS.get(flag.lower()):
                 yield Problem.of(node.span, "flag-backslash", flag=known)
+
+
+def program_words(view: View) -> Iterator[Problem]:
+    """A command line where the name of a program stands."""
+    nodes: Iterator[ir.Act | ir.Filter | ir.Question] = view.all(ir.Act, ir.Filter, ir.Question)
+    for node in nodes:
+        words = [text.literal or "" for text in _program(node)[:1]]
+        if words and (entries := words[0].split())[1:]:
+            shown = ", ".join(f'"{entry}"' for entry in entries[:MAX_ENTRIES])
+            more = ", …" if len(entries) > MAX_ENTRIES else ""
+            yield Problem.of(_program(node)[0].span, "program-words", entries=f"[{shown}{more}]")
+
+
+def _program(node: ir.Act | ir.Filter | ir.Question) -> tuple[ir.Text, ...]:
+    """A program and its arguments; nothing of a node that runs none."""
+    match node:
+        case ir.Question(name="command", arguments=texts):
+            return texts
+        case ir.Filter(operands=texts) | ir.Act(verb="pipe", operands=texts):
+            return texts
+    return ()
 
 
 def flag_undone(view: View) -> Iterator[Problem]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from mdaflow.lang import ir
-from mdaflow.lang.source import Problem
+from mdaflow.lang.source import Problem, Span
+from mdaflow.lang.subjects import type_of
 
 from .about import is_address, read_by, shown
 from .implied import AFFIXES
@@ -34,7 +35,7 @@ def amounts(view: View) -> Iterator[Problem]:
             subject = shown(test.subject)
             yield Problem.of(test.span, "out-of-range", subject=subject, range=limits)
         elif limits and found.covers(limits):
-            yield Problem.of(test.span, "always", subject=shown(test.subject))
+            yield _always(test.span, shown(test.subject))
 
 
 def empty_texts(view: View) -> Iterator[Problem]:
@@ -42,7 +43,21 @@ def empty_texts(view: View) -> Iterator[Problem]:
     for test in view.all(ir.Compare):
         for operand in test.operands if test.relation in AFFIXES and not test.all else ():
             if "" in view.values((operand,)):
-                yield Problem.of(operand.span, "always", subject=shown(test.subject))
+                yield _always(operand.span, shown(test.subject))
+
+
+def parts_exist(view: View) -> Iterator[Problem]:
+    """`always`: each address has a name and a detail, though it may be empty."""
+    for test in view.all(ir.Compare):
+        if test.relation == "exists" and test.subject.part in ("name", "detail"):
+            if type_of(test.subject.name, "") == "address":
+                subject = shown(test.subject)
+                yield _always(test.span, subject, f'{subject} is not ""')
+
+
+def _always(span: Span, subject: str, instead: str = "") -> Problem:
+    instead = instead or f"{subject} exists"
+    return Problem.of(span, "always", subject=subject, instead=instead)
 
 
 def no_entries(view: View) -> Iterator[Problem]:

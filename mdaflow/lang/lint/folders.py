@@ -14,12 +14,16 @@ from .view import View, where
 _NO_FOLDERS = tuple(
     (code, re.compile(pattern, re.IGNORECASE))
     for code, pattern in (
-        ("folder-inbox", r"INBOX[./](?P<rest>.*)"),
+        ("folder-inbox", r"INBOX(?P<sign>[./])(?P<rest>.*)"),
         ("folder-home", r"(?:~\w*|\$\{?\w+\}?|%h)/(?:(?:Maildir|mail)/)?(?P<rest>.*)"),
         ("folder-home", r"Maildir/(?P<rest>.*)"),
     )
 )
 """Names from other programs, where they mean what is the `rest` here."""
+
+_DOT = re.compile(r"(?<=[^\W\d])\.(?=[^\W\d]|\{…\})")
+"""Between words; in `v1.2` it is a part of one."""
+_PATHS = ("mbox:", "maildir:")
 
 
 def no_folder(view: View) -> Iterator[Problem]:
@@ -28,6 +32,15 @@ def no_folder(view: View) -> Iterator[Problem]:
         if found := _from_elsewhere(text):
             code, rest = found
             yield Problem.of(text.span, code, rest=rest or "…")
+
+
+def levels(view: View) -> Iterator[Problem]:
+    """`folder-levels`: a dot as in the names that Maildir++ gives to directories."""
+    for text in _folders(view):
+        name = "".join(part if isinstance(part, str) else "{…}" for part in text.parts)
+        meant = _DOT.sub("/", name)
+        if meant != name and not (name.startswith(_PATHS) or _from_elsewhere(text)):
+            yield Problem.of(text.span, "folder-levels", meant=meant)
 
 
 def alike(view: View) -> Iterator[Problem]:
@@ -58,10 +71,11 @@ def _folders(view: View) -> Iterator[ir.Text]:
 
 def _from_elsewhere(folder: ir.Text) -> tuple[str, str] | None:
     """The code of the warning for a name from another program, and what it means here."""
-    match folder.parts:
-        case (str(first), *_):
-            matches = ((code, pattern.fullmatch(first)) for code, pattern in _NO_FOLDERS)
-            return next(((code, found["rest"]) for code, found in matches if found), None)
+    first = folder.parts[0] if folder.parts else None
+    for code, pattern in _NO_FOLDERS if isinstance(first, str) else ():
+        if found := pattern.fullmatch(first):
+            sign = found.groupdict().get("sign") or "/"
+            return code, found["rest"].replace(sign, "/")
     return None
 
 

@@ -26,7 +26,9 @@ _LINES = re.compile(r"\(\?[a-zA-Z-]*m")
 _ANCHORS = {"^", "$", r"\A", r"\z", r"\b", r"\B"}
 _NO_CHARACTERS = {*_ANCHORS, "|", ")"}
 _EMPTY_CLASS = re.compile(r"\[\^(?:\\s\\S|\\S\\s|\\d\\D|\\D\\d|\\w\\W|\\W\\w)\]")
-_DOMAIN = re.compile(r"\^?@?(?:[\w-]+\.)*[\w-]+\.(?P<last>[a-z]{2,})\$?", re.IGNORECASE)
+_DOMAIN = re.compile(
+    r"\^?<?(?:\.[*+])?(?:[\w.-]*@)?(?:[\w-]+\.)*[\w-]+\.(?P<last>[a-z]{2,})>?\$?", re.IGNORECASE
+)
 _TOPMOST = {
     "com", "org", "net", "edu", "gov", "info", "example", "test", "invalid", "localhost",
 }  # fmt: skip

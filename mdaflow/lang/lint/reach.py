@@ -18,6 +18,9 @@ from .view import View, steps, where
 _EVERY_MESSAGE = {"size", "lines", "received", "count"}
 """Subjects and parts that have a value in every message."""
 
+_STORING = {"deliver": 'deliver to "…"', "keep": "keep"}
+"""Actions that take flags, and how they are written."""
+
 
 class _Flow(NamedTuple):
     """What a statement does with those behind it."""
@@ -32,7 +35,7 @@ _Walk = Generator[Problem, None, _Flow]
 
 
 def never_reached(view: View) -> Iterator[Problem]:
-    """`unreachable`, `shadowed`: what a run never comes to."""
+    """`unreachable`, `flag-late`, `shadowed`: what a run never comes to."""
     yield from _block(view.program.body, (), Shadows(view))
 
 
@@ -40,18 +43,24 @@ def _block(block: Iterable[ir.Statement], above: tuple[Taken, ...], shadows: Sha
     """Walk statements before which the tests of `above` have failed."""
     taken = (*(table for table in above if table.places), Taken())
     ended: Span | None = None
+    last: ir.Statement | None = None
     edits = False
     for statement in steps(block):
         if ended:
-            at = where(ended, statement.span)
-            yield Problem.of(statement.span, "unreachable", where=at)
+            yield _behind_the_end(statement, last, where(ended, statement.span))
             break
         flow = yield from _statement(statement, taken, shadows)
         if flow.ends:
-            ended = statement.span
+            ended, last = statement.span, statement
         if flow.edits:
             edits, taken = True, (Taken(),)
     return _Flow(ended is not None, edits)
+
+
+def _behind_the_end(statement: ir.Statement, last: ir.Statement | None, at: str) -> Problem:
+    if isinstance(statement, ir.Flag) and isinstance(last, ir.Act) and last.verb in _STORING:
+        return Problem.of(statement.span, "flag-late", where=at, text=_STORING[last.verb])
+    return Problem.of(statement.span, "unreachable", where=at)
 
 
 def _statement(statement: ir.Statement, taken: tuple[Taken, ...], shadows: Shadows) -> _Walk:

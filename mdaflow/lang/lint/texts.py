@@ -1,14 +1,16 @@
-"""Characters that are not seen, where they are not written as an escape."""
+"""What is not seen in a text, or not put into it: hidden characters, `$x` of other languages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from unicodedata import name
 
 from mdaflow.lang import ir
 from mdaflow.lang.source import Problem, Span
+from mdaflow.lang.subjects import SUBJECTS, split
 
 from .view import View, literals, walk
 
@@ -17,6 +19,29 @@ _HIDDEN = re.compile(
     # joiners and marks of direction have their place between letters of some scripts, and emoji
     "|(?<![^\0-\x7f])[\u200c-\u200f]|[\u200c-\u200f](?![^\0-\x7f])"
 )
+
+_DOLLAR = re.compile(r"\$([^\W\d]\w*(?:\.[^\W\d]\w*)*|[0-9])(?!\w)")
+
+
+def dollar(view: View) -> Iterator[Problem]:
+    """`$x`, where something of that name could be put in."""
+    variables = {assign.name for assign in view.all(ir.Assign)}
+    folders = {id(t) for a in view.all(ir.Act) if a.verb == "deliver" for t in a.operands}
+    for text in view.all(ir.Text):
+        for sign, name in _dollars(text):
+            # in other texts `$5` are dollars
+            known = split(name)[0] in SUBJECTS or name in variables
+            if known or (id(text) in folders and (name.isdecimal() or sign == text.literal)):
+                yield Problem.of(text.span, "dollar", sign=sign, name=name)
+
+
+def _dollars(text: ir.Text) -> Iterator[tuple[str, str]]:
+    """The names behind a `$` in a text, and what is written there."""
+    for part, behind in pairwise((*text.parts, "")):
+        if isinstance(part, str):
+            yield from ((found[0], found[1]) for found in _DOLLAR.finditer(part))
+            if part.endswith("$") and isinstance(behind, ir.Hole):
+                yield f"${{{behind.name}}}", behind.name
 
 
 def hidden_character(view: View) -> Iterator[Problem]:

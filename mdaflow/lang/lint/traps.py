@@ -52,6 +52,7 @@ _TRAPS: dict[str, tuple[_Trap, ...]] = {
 """What a subject is about (`_aspect`) -> traps; a value falls into the first."""
 _EVERYWHERE = (
     # `*.pdf`, but not `***SPAM***`, `* an item`, `*SPAM*`
+    ("star", "is in", r"[^*]*[^\s*\d]\*[^\s*\d][^*]*"),
     ("star", _LITERAL, r"(?!(?-i:\*[^a-z*]+\*\Z))(?:\*(?![*\s])[^*]+\*?|[^*]*[^*\s]\*)"),
 )
 _ADVICE = (
@@ -79,6 +80,14 @@ def traps(view: View) -> Iterator[Problem]:
                 yield from _fallen(operand.span, test.relation, test.subject, values)
     if mine := view.lists.get("me"):  # whose entries are compared with recipients
         yield from _fallen(mine.span, "in", ir.Subject(mine.span, "to"), mine.entries)
+
+
+def weekday_number(view: View) -> Iterator[Problem]:
+    """`weekday`: a day of the week by its number."""
+    for test in view.all(ir.Compare):
+        for operand in test.operands if aspect(test.subject) == "weekday" else ():
+            if isinstance(operand, ir.Number):
+                yield Problem.of(operand.span, "weekday", value=f"{operand.amount:g}", hint="")
 
 
 def _fallen(
