@@ -120,6 +120,8 @@ def try_case(
 def _message(case: ir.Case, read: Read) -> Message:
     if not case.file:
         return Message(case.message.encode("utf-8", "surrogateescape"))
+    if case.message.startswith("/") or ".." in case.message.split("/"):
+        raise OSError("it is not below the folder of the rules")  # whoever checks may read more
     return Message.from_wire(read(os.path.join(os.path.dirname(case.span.file), case.message)))
 
 

@@ -132,7 +132,7 @@ ERRORS = {
 WARNINGS: dict[str, str] = {
     # what never happens
     "unreachable": "nothing comes here: the run always ends at {where}",
-    "flag-late": "this flag is set when the run has ended at {where}; write: {text} with flag …",
+    "flag-late": "the run has ended at {where}, before this flag is set; write: {text} with flag …",
     "shadowed": "this never holds: all that it takes was taken at {where}; put it before that, or "
     "leave it out",
     "rule-twice": "the rule at {where} has this name too; traces and logs cannot tell them apart",
@@ -193,7 +193,8 @@ WARNINGS: dict[str, str] = {
     "folder-levels": 'a dot divides no levels, and is stored as -; write "{meant}"',
     "folder-alike": "'{folder}' and '{other}' ({where}) are two folders; write both alike",
     "flag-backslash": "'{flag}' is a word of your own; did you mean the flag \"\\\\{flag}\"?",
-    "program-words": "no shell divides this: it is the name of one program; write: {entries}",
+    "program-words": "no shell reads this: it is the name of one program; write "
+    '["/usr/bin/prog", "arg", …]',
     "forward-self": "this sends the message back to yourself ('{address}')",
     "alias-self": "'{name}' stands for itself: this does nothing",
     "reply-from": "'{address}' is none of your addresses, as far as these rules know",

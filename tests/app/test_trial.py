@@ -428,3 +428,15 @@ def test_parse_given_refuses(text: str, message: str) -> None:
     with pytest.raises(SourceError) as caught:
         parse_given([text])
     assert caught.value.problems[0].message.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.eml", "a/../../secret.eml"])
+def test_message_elsewhere(name: str, tmp_path: Path) -> None:
+    """A message stands below the folder of the rules: whoever checks them may read more."""
+    (tmp_path / "secret.eml").write_bytes(b"Subject: Rum\r\n\r\n")
+    (tmp_path / "rules").mkdir()
+    case = f'message "{name}"\nexpect keep'
+    [failure] = said(tried("", case, file=str(tmp_path / "rules" / "r")))
+    assert failure == (
+        f"the message '{name}' cannot be read: it is not below the folder of the rules"
+    )

@@ -153,7 +153,10 @@ def _completed(test: Tree) -> None:
     """Put in what a test must have, for what was left out."""
     start, end = test.start_pos, test.end_pos
     message = [new("MESSAGE", "message", start, end), new("STRING", '""', start, end)]
-    needed = {"message": message, "expect": [None, Tree("keep", [], start, end)]}
+    needed: dict[str, list[Any]] = {
+        "message": message,
+        "expect": [None, Tree("keep", [], start, end)],
+    }
     missing = needed.keys() - {getattr(child, "data", "") for child in test.children}
     test.children += [Tree(data, needed[data], start, end) for data in sorted(missing)]
 

@@ -11,8 +11,6 @@ from mdaflow.lang.source import Problem, Span
 from .view import View, where
 
 _STORING = ("deliver", "keep")
-MAX_ENTRIES = 4
-"""Words of a command line that are shown as entries."""
 _SYSTEM_FLAGS = {flag[1:].lower(): flag[1:] for flag in ir.FLAGS}
 
 
@@ -29,11 +27,9 @@ def program_words(view: View) -> Iterator[Problem]:
     """A command line where the name of a program stands."""
     nodes: Iterator[ir.Act | ir.Filter | ir.Question] = view.all(ir.Act, ir.Filter, ir.Question)
     for node in nodes:
-        words = [text.literal or "" for text in _program(node)[:1]]
-        if words and (entries := words[0].split())[1:]:
-            shown = ", ".join(f'"{entry}"' for entry in entries[:MAX_ENTRIES])
-            more = ", …" if len(entries) > MAX_ENTRIES else ""
-            yield Problem.of(_program(node)[0].span, "program-words", entries=f"[{shown}{more}]")
+        for text in _program(node)[:1]:
+            if " " in (text.literal or "").strip():
+                yield Problem.of(text.span, "program-words")
 
 
 def _program(node: ir.Act | ir.Filter | ir.Question) -> tuple[ir.Text, ...]:

@@ -49,10 +49,11 @@ def empty_texts(view: View) -> Iterator[Problem]:
 def parts_exist(view: View) -> Iterator[Problem]:
     """`always`: each address has a name and a detail, though it may be empty."""
     for test in view.all(ir.Compare):
-        if test.relation == "exists" and test.subject.part in ("name", "detail"):
-            if type_of(test.subject.name, "") == "address":
-                subject = shown(test.subject)
-                yield _always(test.span, subject, f'{subject} is not ""')
+        name, part = test.subject.name, test.subject.part
+        is_part = part in ("name", "detail") and type_of(name, "") == "address"
+        if is_part and test.relation == "exists":
+            subject = shown(test.subject)
+            yield _always(test.span, subject, f'{subject} is not ""')
 
 
 def _always(span: Span, subject: str, instead: str = "") -> Problem:

@@ -21,7 +21,7 @@ _NO_FOLDERS = tuple(
 )
 """Names from other programs, where they mean what is the `rest` here."""
 
-_DOT = re.compile(r"(?<=[^\W\d])\.(?=[^\W\d]|\{…\})")
+_DOT = re.compile(r"(?<=[^\W\d]|\})\.(?=[^\W\d]|\{…\})")
 """Between words; in `v1.2` it is a part of one."""
 _PATHS = ("mbox:", "maildir:")
 
@@ -71,9 +71,9 @@ def _folders(view: View) -> Iterator[ir.Text]:
 
 def _from_elsewhere(folder: ir.Text) -> tuple[str, str] | None:
     """The code of the warning for a name from another program, and what it means here."""
-    first = folder.parts[0] if folder.parts else None
-    for code, pattern in _NO_FOLDERS if isinstance(first, str) else ():
-        if found := pattern.fullmatch(first):
+    first = folder.parts[0] if folder.parts else ""
+    for code, pattern in _NO_FOLDERS:
+        if isinstance(first, str) and (found := pattern.fullmatch(first)):
             sign = found.groupdict().get("sign") or "/"
             return code, found["rest"].replace(sign, "/")
     return None

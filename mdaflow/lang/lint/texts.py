@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
-from unicodedata import name
+from unicodedata import name as name_of
 
 from mdaflow.lang import ir
 from mdaflow.lang.source import Problem, Span
@@ -48,7 +48,7 @@ def hidden_character(view: View) -> Iterator[Problem]:
     """A character that turns the direction of a text, or cannot be seen in it at all."""
     for node in view.nodes:
         for span, char in _found_in(node):
-            values = {"point": f"{ord(char):04X}", "name": name(char, "no name").lower()}
+            values = {"point": f"{ord(char):04X}", "name": name_of(char, "no name").lower()}
             yield Problem.of(span, "hidden-character", **values)
 
 
