@@ -109,7 +109,8 @@ def _seen_key(message: Message, envelope: Envelope) -> str:
     from hashlib import sha256
 
     ids = message.header("Message-ID", raw=True)[:1]
-    what = ids[0].encode("utf-8", "surrogateescape") if ids else message.raw
+    known = ids[0].strip() if ids else ""
+    what = known.encode("utf-8", "surrogateescape") if known else message.raw
     return f"seen {envelope.recipient} {sha256(what).hexdigest()}"
 
 

@@ -50,7 +50,8 @@ class Site:
         from mdaflow.deliver.job import Means  # a dry run needs none
 
         c, store = self.config, self.answers.store
-        return Means(self.hostname, c.next_hop, c.quarantine, c.state, self.key, store)
+        places = c.next_hop, c.quarantine, c.state
+        return Means(self.hostname, *places, self.key, store, c.recipient_delimiter)
 
     @property
     def ask(self) -> Ask:

@@ -55,8 +55,7 @@ def deliver_to_all(
         if status.ok:
             done.add(target)
         worst = max(worst, status, key=_badness)
-    if worst.temporary:
-        ledger.write(job, done)
+    ledger.write(job, done)  # the peer may have been told 451 while we were at it
     return worst if not worst.ok else Status(250, "2.0.0", f"Delivered to {len(targets)}")
 
 

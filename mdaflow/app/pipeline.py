@@ -29,6 +29,7 @@ from mdaflow.errors import (
     TempFail,
     from_oserror,
 )
+from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
@@ -62,7 +63,7 @@ def deliver_message(
     notice: Notices | None = None
     try:
         user = user or _accepted(site, envelope.recipient)
-        if came_back(message, envelope.recipient, site.key):
+        if came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
         notice = Notices(site, user)
         programs = stages_for(site, user, notice.tell) if programs is None else programs
@@ -101,6 +102,10 @@ def _afterwards(
         notice.tell(f"{error_text}; kept in the inbox")
     if done.told:
         notice.tell(done.told)
+
+
+def _whose(site: Site, envelope: Envelope) -> str:
+    return without_detail(envelope.recipient, site.config.recipient_delimiter)
 
 
 def _accepted(site: Site, address: str) -> User:

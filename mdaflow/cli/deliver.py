@@ -47,7 +47,7 @@ def command(
     Exit code 0: it is stored. 75: try again. 67: no such user. 77: a rule refused it.
     """
     try:
-        status = _deliver(user, (sender or "").strip("<>"), original, config)
+        status = _deliver(user, _sender(sender or ""), original, config)
     except MailError:
         raise
     except Exception as error:  # a mistake of ours is no reason to bounce mail (P4)
@@ -56,6 +56,12 @@ def command(
     if status.ok:
         return 0
     raise (TempFail if status.temporary else PermFail)(status)
+
+
+def _sender(said: str) -> str:
+    """The reverse-path: pipe(8) of Postfix calls the null one MAILER-DAEMON."""
+    bare = said.strip("<>")
+    return "" if bare.upper() == "MAILER-DAEMON" else bare
 
 
 def _deliver(user: str | None, sender: str, original: str, config: str | None) -> Status:

@@ -259,12 +259,17 @@ def _row(event: Event, text: str, places: int, width: int) -> str:
     return f"{place}  {_paint(f'{text:<{width}}  {said:<3}', style)}  {seen}".rstrip()
 
 
+def _clean(text: str) -> str:
+    """Text of rules and mail, which shall not talk to a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 def _conclusion(decided: Plan) -> list[str]:
     lines = []
     for action in decided.actions:
-        why = f'rule "{action.rule}", ' if action.rule else ""
+        why = f'rule "{_clean(action.rule)}", ' if action.rule else ""
         place = action.span.short if action.span else "no rule finished it: kept in the inbox"
-        lines.append(f"{action}  ({why}{place})")
+        lines.append(f"{_clean(str(action))}  ({why}{place})")
     return lines
 
 

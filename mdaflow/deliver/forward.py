@@ -11,6 +11,7 @@ Known limit: the sender is not rewritten (SRS), so a target that checks SPF may 
 from __future__ import annotations
 
 from mdaflow.engine.plan import Action
+from mdaflow.mail.address import without_detail
 from mdaflow.mail.loop import loop_fields
 from mdaflow.mail.trace import stored, trace_fields
 
@@ -27,7 +28,8 @@ def prepare(job: Job, action: Action) -> Prepared:
     from . import send  # smtplib and socket: 30 ms, and only for what is sent
 
     means, envelope = job.means, job.envelope
-    loops = loop_fields(job.message, envelope.recipient, means.key)
+    whose = without_detail(envelope.recipient, means.delimiters)  # a loop could count in it
+    loops = loop_fields(job.message, whose, means.key)
     chunks = stored(action.message or job.message, loops + _received(job))
     return send.prepare(means, envelope.sender, tuple(dict.fromkeys(action.targets)), chunks)
 

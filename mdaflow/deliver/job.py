@@ -38,6 +38,8 @@ class Means:
     key: bytes = b""
     """The site's secret: proves that a message was here before."""
     memory: Memory | None = None
+    delimiters: str = "+"
+    """Characters that divide user and detail of a local part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from mdaflow.engine.plan import Action
 from mdaflow.mail import letter
+from mdaflow.mail.address import without_detail
 from mdaflow.mail.message import Message
 
 from .job import Job, Memory
@@ -74,7 +75,8 @@ def prepare(job: Job, action: Action) -> Prepared:
     from .send import Letter, Nothing  # smtplib and socket: 30 ms, and only for what is sent
 
     memory, sender = job.means.memory, job.envelope.sender
-    key = f"reply {job.envelope.recipient.lower()} {sender.lower()}"
+    whose = without_detail(job.envelope.recipient, job.means.delimiters)
+    key = f"reply {whose.lower()} {sender.lower()}"
     every = max(LEAST, float(dict(action.options).get("every", EVERY)))
     reason = why_not(_case(job, action)) or _against(memory, key)
     if reason or memory is None:

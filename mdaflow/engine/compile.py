@@ -36,11 +36,13 @@ def compile_block(statements: Iterable[ir.Statement], lists: Lists | None = None
     steps: list[tuple[Span, Compiled]] = []
     for statement in statements:
         if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Items):
+            if statement.name in lists:  # of another file: what stands before keeps its own
+                lists = dict(lists)
             lists[statement.name] = statement.value
         elif not isinstance(statement, ir.Alias):
-            nodes.append(statement)
+            nodes.append((statement, lists))
             steps.append((statement.span, _STATEMENTS[type(statement)](statement, lists)))
-    choose = compile_choice(steps, nodes, lists)
+    choose = compile_choice(steps, nodes)
 
     def block(run: Run) -> Step:
         for span, step in choose(run):

@@ -47,27 +47,28 @@ Choose = Callable[[Run], Iterable[Lookable]]
 
 
 def compile_choice(
-    steps: Sequence[Lookable], statements: Sequence[ir.Statement], lists: Lists
+    steps: Sequence[Lookable], statements: Sequence[tuple[ir.Statement, Lists]]
 ) -> Choose:
-    """How a run chooses from the steps of a block, made of these statements."""
+    """How a run chooses from the steps of a block, made of these statements, each with the lists
+    that are known at its place."""
     tests = {
-        at: node.test
-        for at, node in enumerate(statements)
+        at: (node.test, lists)
+        for at, (node, lists) in enumerate(statements)
         if isinstance(node, ir.Branch) and node.test is not None and not node.otherwise
     }
     if len(tests) < MIN_RULES:
         return lambda run: steps
-    return _Index(steps, tests, dict(lists)).choose
+    return _Index(steps, tests).choose
 
 
 class _Index:
     """The steps of a block, by what must be found for them. Several threads may share it."""
 
     def __init__(
-        self, steps: Sequence[Lookable], tests: Mapping[int, ir.Test], lists: Lists
+        self, steps: Sequence[Lookable], tests: Mapping[int, tuple[ir.Test, Lists]]
     ) -> None:
         self.steps = steps
-        self.source: tuple[Mapping[int, ir.Test], Lists] | None = (tests, lists)
+        self.source: Mapping[int, tuple[ir.Test, Lists]] | None = tests
         """What the look-ups are made of when a run first needs them."""
         self.lock = Lock()
         self.always: list[int] = []
@@ -80,16 +81,16 @@ class _Index:
             return self.steps
         with self.lock:
             if self.source is not None:
-                self.build(*self.source)
+                self.build(self.source)
                 self.source = None
         return map(self.steps.__getitem__, self.candidates(run)) if self.looks else self.steps
 
-    def build(self, tests: Mapping[int, ir.Test], lists: Lists) -> None:
+    def build(self, tests: Mapping[int, tuple[ir.Test, Lists]]) -> None:
         """Choose a trigger for each rule, and gather them by subject."""
         from .lookup import Look
         from .triggers import cost, triggers
 
-        known = {at: found for at, test in tests.items() if (found := triggers(test, lists)[0])}
+        known = {at: found for at, test in tests.items() if (found := triggers(*test)[0])}
         shared = Counter(atom for found in known.values() for one in found for atom in one)
         wanted: dict[ir.Subject, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
         for at, found in known.items():

@@ -7,7 +7,9 @@ folded. What comes out of holes or files is prepared when it is known.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mdaflow.lang import ir
@@ -187,18 +189,29 @@ def address_keys(address: str) -> list[str]:
 
 def _entries(span: Span, file: str, fold: Callable[[str], str]) -> Callable[[Run], frozenset[str]]:
     """The entries of a file, folded; made anew only when it has changed."""
-    last: tuple[Any, frozenset[str]] = (None, frozenset())
 
     def get(run: Run) -> frozenset[str]:
-        nonlocal last
-        found = run.ask(span, "list", (file,)) or ()
-        answer, entries = last
-        if answer is not found:
-            entries = frozenset(map(fold, found))
-            last = found, entries
-        return entries
+        return _folded(run.ask(span, "list", (file,)) or (), fold)
 
     return get
+
+
+_FOLDED: OrderedDict[tuple[int, Any], tuple[Any, frozenset[str]]] = OrderedDict()
+MAX_FOLDED = 64
+"""Lists of files that are kept folded, for all rules that use them."""
+
+
+def _folded(entries: Sequence[str], fold: Callable[[str], str]) -> frozenset[str]:
+    """The entries, folded; made anew only when the list is another one."""
+    key = id(entries), fold
+    kept, found = _FOLDED.get(key, (None, frozenset()))
+    if kept is not entries:
+        found = frozenset(map(fold, entries))
+        _FOLDED[key] = entries, found
+        if len(_FOLDED) > MAX_FOLDED:
+            with suppress(KeyError):  # another thread was faster
+                _FOLDED.popitem(last=False)
+    return found
 
 
 def _file_match(node: ir.Compare, items: ir.Items) -> Match:

@@ -35,6 +35,8 @@ class Step(IntEnum):
     END = 2
 
 
+LETTERS = ("forward", "notify", "reply")
+"""The actions that send mail."""
 CONTINUE, STOP, END = Step.CONTINUE, Step.STOP, Step.END
 _PERSONAL = ("personal", "", (), False)
 DUPLICATE = ("duplicate", "", (), False)
@@ -162,8 +164,8 @@ class Run:
         if len(self.actions) > self.limits.actions:
             raise EvaluationError(act.span, f"more than {self.limits.actions} actions")
         most = self.limits.forwards
-        if sum(len(a.targets) for a in self.actions if a.verb == "forward") > most:
-            raise EvaluationError(act.span, f"forwards to more than {most} addresses")
+        if sum(len(a.targets) or 1 for a in self.actions if a.verb in LETTERS) > most:
+            raise EvaluationError(act.span, f"sends to more than {most} addresses")
         self.tell(act.span, str(action))
         return END if act.ends else CONTINUE
 

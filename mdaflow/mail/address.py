@@ -46,6 +46,12 @@ def split_local(local: str, delimiters: str) -> tuple[str, str]:
     return local, ""
 
 
+def without_detail(address: str, delimiters: str) -> str:
+    """An address without its subaddress: whose it is, however it was written to."""
+    local, at, domain = address.rpartition("@")
+    return f"{split_local(local, delimiters)[0]}{at}{domain}" if at else address
+
+
 def parse_addresses(value: bytes) -> list[Address]:
     """The addresses of one field body; group names are dropped, their members are kept."""
     text = text_of(unfold(value[:MAX_FIELD]))

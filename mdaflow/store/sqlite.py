@@ -63,7 +63,7 @@ class SqliteStore:
                 if self._connection is None:
                     self._connection = self._open()
                 return work(self._connection)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, ValueError) as error:
                 raise OSError(f"{self._path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
@@ -88,8 +88,8 @@ def _log_ahead(db: sqlite3.Connection) -> None:
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() >= deadline:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= deadline:
                 raise
             time.sleep(0.01)
         else:

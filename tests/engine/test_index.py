@@ -331,7 +331,7 @@ def chosen(conditions: Sequence[str], raw: bytes = NOTHING) -> list[int]:
     text = 'set known = "a"\n' + "\n".join(f"if {condition} {{ }}" for condition in conditions)
     body = compile_rules(text).body[1:]
     numbers = [(node.span, partial(int, at)) for at, node in enumerate(body)]
-    choose = index.compile_choice(numbers, body, {})  # type: ignore[arg-type]
+    choose = index.compile_choice(numbers, [(node, {}) for node in body])  # type: ignore[arg-type]
     return [step() for _, step in choose(running_on(raw))]  # type: ignore[call-arg]
 
 
@@ -475,3 +475,18 @@ def test_folding_keeps_addresses_in_their_parts() -> None:
         char for char in map(chr, range(sys.maxunicode + 1)) if set(char.casefold()) & {*"@."}
     }
     assert folded == {"@", "."}
+
+
+def test_a_list_of_another_file() -> None:
+    """Files of a stage may each have a list of one name; rules know that of their own file."""
+    names = "".join(f'rule when subject is "no {n}" {{ keep }}\n' for n in range(9))
+    one = compile_rules('list block = ["eve@x.org"]\nrule when from in block { discard }\n' + names)
+    two = compile_rules(
+        'list block = ["mallory@x.org"]\nrule when from in block { deliver to "M" }'
+    )
+    rules = Stage(one._replace(body=one.body + two.body))
+    for sender, wanted in (("eve", "discarded"), ("mallory", "delivered")):
+        plan = run(rules, Message(f"From: {sender}@x.org\n\n".encode()))
+        assert plan.outcome == wanted
+        with set_to(ENABLED=False):
+            assert run(rules, Message(f"From: {sender}@x.org\n\n".encode())) == plan

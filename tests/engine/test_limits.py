@@ -152,11 +152,11 @@ def test_forwards() -> None:
     ten = ", ".join(f'"a{n}@example.org"' for n in range(10))
     assert len(plan(f"forward to [{ten}, {ten}]").deciding.targets) == 10
     eleven = plan(f'forward to [{ten}, "b@example.org"]')
-    assert errors(eleven) == ["forwards to more than 10 addresses"]
+    assert errors(eleven) == ["sends to more than 10 addresses"]
     several = "".join(f'also forward to "a{n}@example.org"\n' for n in range(11))
-    assert errors(plan(several)) == ["forwards to more than 10 addresses"]
+    assert errors(plan(several)) == ["sends to more than 10 addresses"]
     two = 'also forward to ["a@b", "c@d"] forward to "e@f"'
-    assert errors(plan(two, limits=Limits(forwards=2))) == ["forwards to more than 2 addresses"]
+    assert errors(plan(two, limits=Limits(forwards=2))) == ["sends to more than 2 addresses"]
 
 
 TOO_MUCH = {

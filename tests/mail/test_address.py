@@ -82,3 +82,11 @@ def test_so_many_addresses() -> None:
     """At most 1,000 addresses are read, of one field or of many."""
     assert len(parse_addresses(b"a@b," * 2000)) == MAX_ADDRESSES
     assert len(Message(b"To: a@b, c@d, e@f\n" * 2000 + b"\n").addresses("To")) == MAX_ADDRESSES
+
+
+def test_address_without_detail() -> None:
+    """A subaddress is the user's, whatever the detail is; what has none stays as it is."""
+    from mdaflow.mail.address import without_detail
+
+    found = [without_detail(a, "+") for a in ("bob+0+0@d", "bob@d", "+x@d", "bob", "")]
+    assert found == ["bob@d", "bob@d", "+x@d", "bob", ""]

@@ -61,7 +61,7 @@ def _plain_levels(name: str) -> str:
 def _folder_problem(piece: str, folder: ir.Text) -> str:
     """What is wrong with a literal piece of a folder name; empty when nothing is."""
     whole = folder.literal is not None
-    if any(ord(char) < 32 or ord(char) == 127 for char in piece):
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in piece):
         return "folder-control"
     if "\\" in piece:
         return "folder-backslash"
