@@ -93,7 +93,7 @@ class Limits:
     actions: Count = 64
     """Actions that one message may meet."""
     forwards: Count = 10
-    """Addresses that one message is sent on to."""
+    """Addresses that one message is sent on to, replies and notices counted."""
     cpu: Seconds = 1.0
     """CPU that the rules of one stage may take for one message, in seconds."""
 

@@ -183,7 +183,9 @@ class UserRules:
             kept = self._store.get(_key(path))
             texts: dict[str, str] = json.loads(kept) if kept is not None else {}
             read = {name: text.encode() for name, text in texts.items()}
-        except (OSError, ValueError, AttributeError) as error:
+        except OSError as error:  # for now: another try may find it
+            raise from_oserror(error) from error
+        except (ValueError, AttributeError) as error:
             log.warning("the last good version of %s cannot be had: %s", path, error)
             return None
 

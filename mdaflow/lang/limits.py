@@ -19,7 +19,7 @@ class Limits(NamedTuple):
     actions: int = 64
     """Actions that one message may meet."""
     forwards: int = 10
-    """Addresses that one message is sent on to."""
+    """Addresses that one message is sent on to, replies and notices counted."""
     cpu: float = 1.0
     """Seconds of CPU that one stage of a run may take (P31)."""
 
