@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdaflow.engine.context import Fact
-from mdaflow.engine.plan import Unanswerable, one_line
+from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
@@ -30,8 +30,6 @@ COMMAND_SECONDS = 30.0
 EX_TEMPFAIL = 75
 SEEN = 7 * 86_400.0
 """Seconds for which a message is known that was here."""
-
-_MOST_SAID = 200  # characters of a complaint in our log
 
 Answer = Sequence[Any] | None
 
@@ -178,9 +176,8 @@ def _run(fact: Fact, about: About, output: int) -> Ended | None:
 
 
 def _failed(fact: Fact, ended: Ended, how: str) -> TempFail:
-    said = one_line(ended.errors.lstrip().partition("\n")[0])[:_MOST_SAID]
     why = f"{fact.arguments[0]}: {ended.reason or how}"
-    return TempFail(INTERNAL, f"{why}: {said}" if said else why)
+    return TempFail(INTERNAL, f"{why}{ended.complaint and f': {ended.complaint}'}")
 
 
 _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {

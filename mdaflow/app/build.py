@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mdaflow.engine.context import Ask, Settings
+from mdaflow.engine.context import Settings
 from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.lang import ir
@@ -53,11 +53,6 @@ class Site:
         places = c.next_hop, c.quarantine, c.state
         return Means(self.hostname, *places, self.key, store, c.recipient_delimiter)
 
-    @property
-    def ask(self) -> Ask:
-        """Who answers what rules ask, when nothing really happens."""
-        return self.answers
-
 
 def open_site(config: Config, store: Store | None = None) -> Site:
     """A site. With a `store` of the caller's nothing is written below `state:`.
@@ -85,7 +80,7 @@ def open_site(config: Config, store: Store | None = None) -> Site:
         UserRules(store, powers, limits),
         Aliases(_aliases(before, after), delimiters),
         Answers(store),
-        _settings(config),
+        _settings(config, limits),
         key,
     )
 
@@ -107,14 +102,14 @@ def _limits(config: Config) -> Limits:
     return Limits(*(getattr(said, name) for name in Limits._fields))
 
 
-def _settings(config: Config) -> Settings:
+def _settings(config: Config, limits: Limits) -> Settings:
     zone = None
     if config.timezone:
         from zoneinfo import ZoneInfo
 
         zone = ZoneInfo(config.timezone)
     trusted, delimiters = config.trusted_authserv_ids, config.recipient_delimiter
-    return Settings(delimiters, zone, trusted, (), config.spam_score, _limits(config))
+    return Settings(delimiters, zone, trusted, (), config.spam_score, limits)
 
 
 def _key(state: str) -> bytes:

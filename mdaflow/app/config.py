@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from mdaflow.lang.limits import DEFAULTS
+
 _STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
 """What pydantic is told of each class: a key nobody knows is an error, never a default (P51)."""
 
@@ -82,19 +84,19 @@ class Limits:
 
     __pydantic_config__ = _STRICT
 
-    file: Size = 2 << 20
+    file: Size = DEFAULTS.file
     """Bytes of a file and all that it imports."""
-    rules: Count = 10_000
+    rules: Count = DEFAULTS.rules
     """Rules in one file."""
-    nesting: Annotated[int, Is("nesting")] = 32
+    nesting: Annotated[int, Is("nesting")] = DEFAULTS.nesting
     """Levels of blocks and conditions, one in another."""
-    imports: Annotated[int, Is("nesting")] = 10
+    imports: Annotated[int, Is("nesting")] = DEFAULTS.imports
     """Levels of imports."""
-    actions: Count = 64
+    actions: Count = DEFAULTS.actions
     """Actions that one message may meet."""
-    forwards: Count = 10
+    forwards: Count = DEFAULTS.forwards
     """Addresses that one message is sent on to, replies and notices counted."""
-    cpu: Seconds = 1.0
+    cpu: Seconds = DEFAULTS.cpu
     """CPU that the rules of one stage may take for one message, in seconds."""
 
 

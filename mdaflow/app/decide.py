@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from mdaflow.engine.context import Ask
 from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
@@ -64,13 +66,18 @@ def decide(
     user: User | None = None,
     really: bool = False,
     trace: bool = False,
+    ask: Ask | None = None,
+    given: Mapping[tuple[str, str], Sequence[Any]] | None = None,
 ) -> Plan:
     """What the rules make of a message for a user; `really`: programs that they ask run.
 
-    Raises TempFail for a rule of the site that fails, and for what cannot be told for now.
+    `ask` answers instead of the site, `given` comes before all answers (see `run`). Raises
+    TempFail for a rule of the site that fails, and for what cannot be told for now.
     """
-    ask = site.answers.about(user, really=really, message=message)
+    ask = ask or site.answers.about(user, really=really, message=message)
     try:
-        return run(programs, message, envelope, ask, trace=trace, settings=site.settings)
+        return run(
+            programs, message, envelope, ask, trace=trace, settings=site.settings, given=given
+        )
     except EvaluationError as error:
         raise TempFail(INTERNAL, str(error)) from error

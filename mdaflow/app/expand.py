@@ -7,7 +7,6 @@ Who has it already does not get it again when the message comes back for the oth
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,14 +15,14 @@ from mdaflow.deliver.execute import Done
 from mdaflow.deliver.job import Job
 from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.engine.plan import Action
-from mdaflow.errors import INTERNAL, SAVED, TOO_SLOW, MailError, Status, TempFail, from_oserror
+from mdaflow.errors import SAVED, TOO_SLOW, Status, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User, find
 
 from .build import Site
+from .failure import failed
 
-log = logging.getLogger("mdaflow")
 _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
 
 Deliver = Callable[[Message, Envelope, User, Callable[[], bool]], Status]
@@ -77,14 +76,8 @@ def _deliver_to(
         if user is not None:
             return deliver(message, envelope, user, fence)
         done = _send(site, message, envelope, fence)
-    except MailError as error:
-        outcome = "deferred" if error.status.temporary else "rejected"
-        done = Done(error.status, outcome, trouble=str(error))
-    except OSError as error:
-        done = Done(from_oserror(error).status, "deferred", trouble=str(error))
-    except Exception:  # one target is no reason to fail the others (P7)
-        log.exception("<%s>: internal error", envelope.recipient)
-        done = Done(INTERNAL, "deferred", trouble="internal error")
+    except Exception as error:  # one target is no reason to fail the others (P7)
+        done = failed(error, envelope.recipient)
     tell(message, envelope, done)
     return done.status
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mdaflow.deliver import prepare
 from mdaflow.deliver.mailbox import open_directory, parse_mailbox
+from mdaflow.engine.plan import printable
 from mdaflow.route.users import User
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Notices:
 
     def tell(self, text: str) -> None:
         """Tell the user, and our own log. Never raises."""
-        said = "".join(char if char.isprintable() else " " for char in text)[:MAX_LINE]
+        said = printable(text)[:MAX_LINE]
         log.warning("<%s>: %s", self._user.address, said)
         said = said.replace(f"{self._user.home}/", "~/")  # where that is, is no matter of theirs
         for way in (self._write, self._mail):

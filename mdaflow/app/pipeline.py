@@ -27,7 +27,6 @@ from mdaflow.errors import (
     PermFail,
     Status,
     TempFail,
-    from_oserror,
 )
 from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import Envelope
@@ -38,6 +37,7 @@ from mdaflow.route.users import User
 from .build import Site
 from .decide import decide, find_user, stages_for
 from .expand import deliver_to_all
+from .failure import failed
 from .log import delivery
 from .notices import Notices
 
@@ -72,14 +72,8 @@ def deliver_message(
         done = execute(
             decided, message, envelope, mailbox, means=site.means, ident=ident, fence=fence
         )
-    except MailError as error:
-        done = Done(error.status, "deferred" if error.status.temporary else "rejected",
-                    trouble=str(error))  # fmt: skip
-    except OSError as error:
-        done = Done(from_oserror(error).status, "deferred", trouble=str(error))
-    except Exception:  # a bug of ours must not bounce mail, nor stop the other recipients (P4, P7)
-        log.exception("<%s>: internal error", envelope.recipient)
-        done = Done(INTERNAL, "deferred", trouble="internal error")
+    except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
+        done = failed(error, envelope.recipient)
     _log(message, envelope, decided, done)
     if decided is not None and notice is not None:
         _afterwards(site, message, envelope, decided, done, notice)

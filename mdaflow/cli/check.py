@@ -164,7 +164,9 @@ def _try(
     stage = Stage(program, "site" if site else "user")
     results = []
     for case in program.cases:
-        result = try_case(stage, case, rules, settings=here.settings, ask=here.ask, read=_sample)
+        result = try_case(
+            stage, case, rules, settings=here.settings, ask=here.answers, read=_sample
+        )
         shown = verbose and not result.passed  # traces are large
         results.append(result if shown else result._replace(trace=()))
     return results, len(rules), tuple(unreached(rules, results).items())

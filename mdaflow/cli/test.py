@@ -14,7 +14,6 @@ from mdaflow import (
     POWERS,
     Action,
     Envelope,
-    EvaluationError,
     Event,
     MailError,
     Message,
@@ -23,16 +22,14 @@ from mdaflow import (
     Site,
     SourceError,
     Stage,
-    TempFail,
     User,
     compile_file,
+    decide,
     read_config,
-    run,
     sender_of,
     stages_for,
 )
 from mdaflow.app.build import myself
-from mdaflow.errors import INTERNAL
 
 from . import EX_DATAERR, EX_NOUSER
 from .common import (
@@ -180,10 +177,7 @@ def _decide(
 
         about, given = trial.told(about, given, here.settings)
         ask = trial.offline(ask) if offline else ask
-    try:
-        return run(programs, mail, about, ask, trace=True, settings=here.settings, given=given)
-    except EvaluationError as error:
-        raise TempFail(INTERNAL, str(error)) from error
+    return decide(here, programs, mail, about, ask=ask, given=given, trace=True)
 
 
 # rules

@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 
-from mdaflow.engine.plan import Action, one_line
+from mdaflow.engine.plan import Action
 from mdaflow.errors import (
     INTERNAL,
     LOCKED,
@@ -43,7 +43,6 @@ PROGRAM_FAILED = Status(451, "4.3.0", "Program failed, try again later")
 _REFUSALS = {67: UNKNOWN_USER, 77: REJECTED}
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _POLL = 0.05  # seconds
-_MOST_CAUSE = 200  # characters of a complaint in our log
 
 
 def prepare(job: Job, action: Action, *, lock_wait: float = LOCK_WAIT) -> Prepared:
@@ -116,9 +115,8 @@ class _Pipe:
             time.sleep(_POLL)
 
     def _failure(self, ended: Ended) -> MailError:
-        complaint = one_line(ended.errors.lstrip().partition("\n")[0])[:_MOST_CAUSE]
         reason = ended.reason or f"exit code {ended.code}"
-        cause = f"{self.where}: {reason}{complaint and f': {complaint}'}"
+        cause = f"{self.where}: {reason}{ended.complaint and f': {ended.complaint}'}"
         refusal = None if ended.reason else _REFUSALS.get(ended.code)
         if refusal and self._action.owner == "site":
             return PermFail(refusal, cause)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from mdaflow.engine.plan import one_line
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Envelope
@@ -54,6 +55,10 @@ _STUCK = 5.0  # seconds to wait for a killed program: one that waits for a dead 
 _UNSAFE = re.compile(r"[^A-Za-z0-9!@%_=+:,./-]")
 
 
+MAX_COMPLAINT = 200
+"""Characters of a complaint in our log."""
+
+
 class Ended(NamedTuple):
     """How a program ended."""
 
@@ -65,6 +70,11 @@ class Ended(NamedTuple):
     """The end of its standard error."""
     reason: str
     """Why there is no exit code of its own; empty when there is one."""
+
+    @property
+    def complaint(self) -> str:
+        """The first line of what is kept of its standard error, for our log."""
+        return one_line(self.errors.lstrip().partition("\n")[0])[:MAX_COMPLAINT]
 
 
 def find(name: str) -> str:

@@ -18,7 +18,7 @@ from mdaflow.mail.path import parse_path
 from .conditions import compile_test
 from .index import compile_choice
 from .match import MAX_STEPS, Lists, compile_match
-from .plan import STORING, EvaluationError, Event, one_line
+from .plan import STORING, EvaluationError, Event, one_line, printable
 from .state import CONTINUE, STOP, Run, Step
 from .texts import Pieces, compile_text, folder, length, plain
 
@@ -196,7 +196,7 @@ def _assign(node: ir.Assign, lists: Lists) -> Compiled:
         if run.texts_left < 0:
             raise EvaluationError(node.span, "the variables are too large together")
         if run.trace is not None:
-            run.tell(node.span, f'set {name} = "{_one_line(plain(run.variables[name]))}"')
+            run.tell(node.span, f'set {name} = "{printable(plain(run.variables[name])[:100])}"')
         return CONTINUE
 
     return assign
@@ -299,10 +299,6 @@ def _stop(node: ir.Stop, lists: Lists) -> Compiled:
         return STOP
 
     return stop
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:100])
 
 
 _STATEMENTS: dict[type, Callable[[Any, Lists], Compiled]] = {

@@ -9,7 +9,7 @@ from mdaflow.lang import ir
 
 from .context import shown
 from .match import Lists, compile_match
-from .plan import Event
+from .plan import Event, printable
 from .state import Run
 from .texts import compile_text, folder, plain
 
@@ -150,5 +150,5 @@ def _seen(value: Any) -> str:
         text = f"{value:,.0f}"
     else:
         text = shown(value)
-    text = "".join(c if c.isprintable() else " " for c in text[:200])
+    text = printable(text[:200])
     return text if len(text) <= 100 else f"{text[:99]}…"

@@ -7,9 +7,9 @@ rules whose trigger is found are tried, in their order, and by the same function
 what is looked up may say too much, never too little: 5,000 rules cost about what 50 do, and
 they decide the same.
 
-A rule is passed over only if trying it could do nothing but say no. A
-subject is read when a run comes to the first rule that may need it, and looked up anew when a
-rule has changed the message. A traced run tries every rule, because it shows them.
+A rule is passed over only if trying it could do nothing but say no. A subject is read
+when a run comes to the first rule that may need it, and looked up anew when a rule has changed
+the message. A traced run tries every rule, because it shows them.
 
 Known limits: a rule is always tried when its condition has no trigger (a negation, a number, an
 expression that can do without three letters in a row), when few others ask for the same

@@ -36,9 +36,14 @@ class Unanswerable(MdaflowError):
     """Raised by whoever is asked: the rule that asks cannot be carried out."""
 
 
+def printable(text: str) -> str:
+    """Text with a space for everything that would do something to a terminal or a log."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def one_line(text: str) -> str:
-    """Text for a terminal or a reply: printable, on one line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Text for a terminal or a reply: printable, on one line, with single spaces."""
+    return " ".join(printable(text).split())
 
 
 @dataclass(frozen=True, slots=True)

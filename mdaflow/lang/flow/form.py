@@ -11,7 +11,6 @@ from mdaflow.lang.source import MAX_PROBLEMS, Problem, Source, Span
 from . import strings
 from .driver import lex
 
-MAX_DEPTH = DEFAULTS.nesting
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 
