@@ -15,6 +15,7 @@ from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.mail.raw import digest
 from mdaflow.route.users import User
 from mdaflow.store import Store
 
@@ -104,12 +105,10 @@ def _duplicate(answers: Answers, fact: Fact, about: About) -> Answer:
 
 def _seen_key(message: Message, envelope: Envelope) -> str:
     """By Message-ID, as formail does; without one by the whole message."""
-    from hashlib import sha256
-
     ids = message.header("Message-ID", raw=True)[:1]
     known = ids[0].strip() if ids else ""
     what = known.encode("utf-8", "surrogateescape") if known else message.raw
-    return f"seen {envelope.recipient} {sha256(what).hexdigest()}"
+    return f"seen {envelope.recipient} {digest([what])}"
 
 
 def _remembered(answers: Answers, fact: Fact, about: About) -> Answer:

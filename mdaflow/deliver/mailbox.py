@@ -25,10 +25,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import NoReturn, Protocol
 
 from mdaflow.errors import PermFail, Status, from_oserror
+from mdaflow.mail.raw import PIECE, pieces
 
 Chunk = bytes | memoryview
 Chunks = Sequence[Chunk]
@@ -280,9 +280,8 @@ def drop_dotlock(directory: int, name: str, inode: int) -> None:
 
 def write(fd: int, chunks: Iterable[Chunk]) -> int:
     """Write all chunks; the number of bytes. Raises OSError."""
-    source = iter(chunks)
     size = 0
-    while batch := [memoryview(chunk) for chunk in islice(source, _BATCH)]:
+    for batch in _batches(chunks):
         while batch:
             done = os.writev(fd, batch)
             size += done
@@ -291,6 +290,20 @@ def write(fd: int, chunks: Iterable[Chunk]) -> int:
                 raise OSError(errno.EIO, "The disk takes no bytes")
             batch = rest
     return size
+
+
+def _batches(chunks: Iterable[Chunk]) -> Iterator[list[memoryview]]:
+    """What is written at once: not much more than 1 MiB, so that pages can be let go."""
+    batch: list[memoryview] = []
+    size = 0
+    for piece in pieces(chunks):
+        batch.append(piece)
+        size += len(piece)
+        if size >= PIECE or len(batch) == _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _after(views: list[memoryview], done: int) -> list[memoryview]:

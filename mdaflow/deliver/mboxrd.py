@@ -12,7 +12,8 @@ gets one, and `listing` adds to it in the space that Dovecot leaves for that.
 
 Known limits: a reader that knows only the older mbox, as Dovecot, shows a quoted line with its
 additional `>`. Where the first message has no list yet, or no room in its header block, Dovecot
-drops a keyword that it has not met in that folder.
+drops a keyword that it has not met in that folder. A line that begins with more than a MiB of
+`>` gets no further one before its `From `: it ends no message, but reads as it was not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mdaflow.deliver.mailbox import Chunk, Chunks
+from mdaflow.mail.raw import PIECE, let_go
 
 _BLOCK = 1 << 16  # about so many bytes are quoted at once
 _FLAGS = {"R": "A", "F": "F", "D": "T", "T": "D"}  # letter in a Maildir -> letter in X-Status
@@ -74,8 +76,9 @@ def entry(
     if keywords:
         yield f"X-Keywords: {' '.join(keywords)}\n".encode()
     last: Chunk = b"\n"
-    for last in _blocks(_whole_lines(_without_state([chunk for chunk in chunks if chunk]))):
-        yield from _quoted(last)
+    whole = _whole_lines(_without_state([chunk for chunk in chunks if chunk]))
+    for fresh, last in _blocks(whole):
+        yield from _quoted(fresh, last)
     yield b"\n" if last[-1:] == b"\n" else b"\n\n"
 
 
@@ -155,27 +158,34 @@ def _whole_lines(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     for chunk in chunks:
         parts.append(chunk)
         if chunk[-1:] == b"\n":
-            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            yield _joined(parts)
             parts = []
-    yield b"".join(parts)
+    if parts:
+        yield _joined(parts)
 
 
-def _blocks(chunks: Iterable[Chunk]) -> Iterator[memoryview]:
-    """The same bytes in blocks that begin with a line, so that quoting needs little memory."""
+def _joined(parts: list[Chunk]) -> Chunk:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _blocks(chunks: Iterable[Chunk]) -> Iterator[tuple[bool, memoryview]]:
+    """The same bytes in blocks, so that quoting needs little memory; does one begin a line?"""
     for chunk in chunks:
         view = memoryview(chunk)
-        start = 0
+        start, fresh = 0, True
         while start < len(view):
-            line_end = _LINE_END.search(view, start + _BLOCK)
-            end = line_end.end() if line_end else len(view)
-            yield view[start:end]
-            start = end
+            most = start + _BLOCK + PIECE
+            line_end = _LINE_END.search(view, start + _BLOCK, most)
+            end = line_end.end() if line_end else min(most, len(view))
+            yield fresh, view[start:end]
+            let_go(view.obj)
+            start, fresh = end, line_end is not None
 
 
-def _quoted(block: memoryview) -> Iterator[Chunk]:
+def _quoted(fresh: bool, block: memoryview) -> Iterator[Chunk]:
     if not _FROM.search(block):  # fast, and true of almost all mail
         yield block
         return
-    if _FROM_LINE.match(block):
+    if fresh and _FROM_LINE.match(block):
         yield b">"
     yield _BEFORE_FROM_LINE.sub(b"\n>", block)

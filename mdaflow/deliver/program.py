@@ -25,6 +25,7 @@ from mdaflow.engine.plan import one_line
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.raw import pieces
 
 from .mailbox import Chunk
 
@@ -187,16 +188,16 @@ class _Feed:
     """Standard input: chunks, written as the program takes them."""
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self._chunks = iter(chunks)
+        self._pieces = pieces(chunks)
         self._rest = memoryview(b"")
 
     def move(self, fd: int) -> bool:
         """Write what can be written now; whether there may be more. Raises BlockingIOError."""
         while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
+            piece = next(self._pieces, None)
+            if piece is None:
                 return False
-            self._rest = memoryview(chunk)
+            self._rest = piece
         try:
             self._rest = self._rest[os.write(fd, self._rest) :]
         except BrokenPipeError:

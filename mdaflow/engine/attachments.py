@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 from mdaflow.lang.ir import Subject
+from mdaflow.mail.raw import digest
 
 from .context import Context, Values, ask
 
@@ -25,14 +25,14 @@ def attachment_values(context: Context, part: str) -> Sequence[Values] | None:
         case "count":  # of all, also in a test of one
             return [[float(len(parts))] for _ in parts]
         case "size":
-            return [[float(len(p.content()))] for p in parts]
+            return [[float(sum(map(len, p.pieces())))] for p in parts]
         case "declared_type":
             return [[(p.type,)] for p in parts]
         case "extension":
             names = [p.name.rstrip(" .") for p in parts]  # some systems leave those out
             return [[(name.rpartition(".")[2],)] if "." in name else [] for name in names]
         case "sha256":
-            return [[(sha256(p.content()).hexdigest(),)] for p in parts]
+            return [[(digest(p.pieces()),)] for p in parts]
         case "type" | "inner":
             return _asked_of_attachments(context, f"attachment.{part}")
     return [[(p.name or p.type,)] for p in parts]

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import binascii
 import re
+from codecs import getincrementaldecoder
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from functools import lru_cache
+
+from .raw import Raw
 
 MAX_BLOCK = 1 << 20
 MAX_FIELD = 16 << 10
@@ -33,7 +36,7 @@ _CODECS = {
 }
 
 
-def block_end(raw: bytes, start: int = 0, end: int | None = None) -> int:
+def block_end(raw: Raw, start: int = 0, end: int | None = None) -> int:
     """Where a header block that begins at `start` ends: after the last field's newline."""
     end = len(raw) if end is None else end
     mbox = _MBOX_FROM.match(raw, start, end)
@@ -44,7 +47,7 @@ def block_end(raw: bytes, start: int = 0, end: int | None = None) -> int:
     return end if blank < 0 else blank + 1
 
 
-def fields(raw: bytes, start: int, end: int) -> list[tuple[bytes, int, int, int]]:
+def fields(raw: Raw, start: int, end: int) -> list[tuple[bytes, int, int, int]]:
     """The fields between two offsets: (name in lower case, start, start of the body, end)."""
     found = _FIELD.finditer(raw, start, min(end, start + MAX_BLOCK))
     return [(m[1].lower(), m.start(), m.start(2), m.end()) for m in found]
@@ -68,15 +71,18 @@ def decoded(value: bytes) -> str:
     return decode_words(text_of(line))
 
 
-def text_of(raw: bytes, charset: str = "utf-8") -> str:
-    """Bytes as text in `charset`, else UTF-8, else Latin-1. Never fails."""
+def text_of(raw: bytes, charset: str = "utf-8", *, cut: bool = False) -> str:
+    """Bytes as text in `charset`, else UTF-8, else Latin-1. Never fails.
+
+    `cut`: they are the beginning of more, and may end inside a character, which is left out.
+    """
     for name in (charset, "utf-8"):
         codec = _codec(name)
         if codec is None:
             continue
         try:
-            return raw.decode(codec)
-        except (UnicodeError, ValueError):
+            return getincrementaldecoder(codec)().decode(raw) if cut else raw.decode(codec)
+        except (UnicodeError, ValueError, LookupError):
             continue
     return raw.decode("latin-1")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from . import header
 from .address import MAX_ADDRESSES, Address, parse_addresses
 from .header import decoded, undecoded
+from .raw import Raw, cut, let_go, slices
 
 if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
     from .mime import Part
@@ -25,9 +26,10 @@ MAX_READ = 8 << 20
 
 
 class Message:
-    """An immutable message. `raw` is all of it as it came, with LF line ends."""
+    """An immutable message. `raw` is all of it as it came, with LF line ends: bytes, or a
+    mapping of a file (see raw.py for what that means), whose views are the same."""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: Raw) -> None:
         self.raw = raw
 
     @classmethod
@@ -72,7 +74,9 @@ class Message:
     @cached_property
     def header_end(self) -> int:
         """The offset in `raw` behind the last header field that came."""
-        return header.block_end(self.raw)
+        end = header.block_end(self.raw)
+        let_go(self.raw)
+        return end
 
     @property
     def head(self) -> bytes:
@@ -128,8 +132,9 @@ class Message:
     @property
     def raw_body(self) -> bytes:
         """What is behind the header, as it is; 4 MiB of it."""
-        start = self.header_end + self.raw.startswith(b"\n", self.header_end)
-        return self.raw[start : start + MAX_TEXT]
+        end = self.header_end
+        start = end + (self.raw[end : end + 1] == b"\n")
+        return cut(self.raw, start, start + MAX_TEXT)
 
 
 class _Edited(Message):
@@ -170,8 +175,9 @@ def _key(name: str) -> bytes:
     return name.lower().encode("utf-8", "surrogateescape")
 
 
-def _lines(raw: bytes) -> int:
-    return raw.count(b"\n") + (raw[-1:] not in (b"", b"\n"))
+def _lines(raw: Raw) -> int:
+    ends = sum(piece.count(b"\n") for piece in slices(raw, 0, len(raw)))
+    return ends + (raw[-1:] not in (b"", b"\n"))
 
 
 def _readable(part: Part) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message as EmailPart
 
 from . import header
+from .raw import Raw, finds, let_go, slices
 
 MAX_PARTS = 10_000
 MAX_DEPTH = 64
@@ -24,6 +25,7 @@ MAX_SEMICOLONS = 100
 MAX_HEAD = 64 << 10
 """Bytes of a part's header, but for the first, in which its type is looked for."""
 _READ = (b"content-type", b"content-transfer-encoding", b"content-disposition")
+_DELIMITER_END = re.compile(rb"[ \t\r]*+(--)?[ \t\r]*+(?:\n|\Z)")
 _TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
 
 
@@ -31,7 +33,7 @@ _TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
 class Part:
     """One leaf: where its content lies in `raw`, and what its header says of it."""
 
-    raw: bytes
+    raw: Raw
     start: int
     end: int
     type: str
@@ -54,38 +56,72 @@ class Part:
 
     def content(self, limit: int | None = None) -> bytes:
         """The content with its transfer encoding undone, of the first `limit` encoded bytes."""
+        return b"".join(self.pieces(limit))
+
+    def pieces(self, limit: int | None = None) -> Iterable[bytes]:
+        """The same piece by piece, each of a few MiB at most."""
         end = self.end if limit is None else min(self.end, self.start + limit)
+        if end < self.end and self.encoding == "quoted-printable":
+            torn = _TORN.search(self.raw, max(self.start, end - 2), end)
+            end = torn.start() if torn else end
+        raw = slices(self.raw, self.start, end)
         decode = _DECODERS.get(self.encoding)
-        raw = self.raw[self.start : end]
         return raw if decode is None else decode(raw)
 
     @property
     def text(self) -> str:
         """The content as text, of its first 8 MiB."""
-        return header.text_of(self.content(MAX_TEXT), self.charset or "utf-8")
+        cut = self.end - self.start > MAX_TEXT
+        return header.text_of(self.content(MAX_TEXT), self.charset or "utf-8", cut=cut)
 
 
-_NO_BASE64 = bytes(
-    c for c in range(256) if not (chr(c).isascii() and chr(c).isalnum()) and c not in b"+/"
-)
+_TORN = re.compile(rb"=[^=]?\Z")  # an escape that is cut in two
+_ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_NO_BASE64 = bytes(c for c in range(256) if c not in _ALPHABET)
+_NO_BASE64_OR_PAD = _NO_BASE64.replace(b"=", b"")
 
 
-def _base64(raw: bytes) -> bytes:
+def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """What can be read of it: padding may be missing, other characters are passed over."""
+    text = b""
+    for piece in pieces:
+        if text:  # and there is more behind it
+            text = text.translate(None, _NO_BASE64_OR_PAD)
+            letters, last = text.replace(b"=", b""), text[-1:]
+            begun = len(letters) % 4
+            content = binascii.a2b_base64(text + b"A" * (-begun % 4))
+            if len(content) < (len(letters) + 3) // 4 * 3:  # pads have ended it
+                break
+            yield content[: len(letters) // 4 * 3]
+            text = letters[len(letters) - begun :] + (last if last == b"=" else b"")
+        text += piece
     try:
-        return binascii.a2b_base64(raw + b"==")
+        yield binascii.a2b_base64(text + b"==")
     except binascii.Error:  # one character is too many at the end
-        clean = raw.translate(None, _NO_BASE64)
-        return binascii.a2b_base64(clean[: len(clean) // 4 * 4])
+        clean = text.translate(None, _NO_BASE64)
+        yield binascii.a2b_base64(clean[: len(clean) // 4 * 4])
 
 
-_DECODERS: dict[str, Callable[[bytes], bytes]] = {
+def _quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Divided behind a line, else, in a line of a MiB, before an escape."""
+    text = b""
+    for piece in pieces:
+        if text:
+            end = text.rfind(b"\n") + 1 or len(text[: text.rfind(b"=") + 1].rstrip(b"="))
+            end = end or len(text)
+            yield binascii.a2b_qp(text[:end])
+            text = text[end:]
+        text += piece
+    yield binascii.a2b_qp(text)
+
+
+_DECODERS: dict[str, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
     "base64": _base64,
-    "quoted-printable": binascii.a2b_qp,
+    "quoted-printable": _quoted_printable,
 }
 
 
-def parts(raw: bytes) -> list[Part]:
+def parts(raw: Raw) -> list[Part]:
     """The leaves of a message in their order."""
     found: list[Part] = []
     todo = [(0, len(raw), 0)]
@@ -102,12 +138,13 @@ def parts(raw: bytes) -> list[Part]:
         if not inner:
             found.append(part)
         todo.extend((a, b, depth + 1) for a, b in reversed(inner))
+    let_go(raw)
     return found
 
 
-def _head(raw: bytes, start: int, end: int) -> tuple[Part, bytes]:
+def _head(raw: Raw, start: int, end: int) -> tuple[Part, bytes]:
     head_end = header.block_end(raw, start, end)
-    body = head_end + raw.startswith(b"\n", head_end, end)
+    body = head_end + (head_end < end and raw[head_end] == 10)
     part = EmailPart()
     examined = min(head_end, start + MAX_HEAD) if start else head_end
     for name, _, value, stop in header.fields(raw, start, examined):
@@ -118,7 +155,7 @@ def _head(raw: bytes, start: int, end: int) -> tuple[Part, bytes]:
     return _leaf(raw, body, end, part), _boundary(part)
 
 
-def _leaf(raw: bytes, start: int, end: int, part: EmailPart) -> Part:
+def _leaf(raw: Raw, start: int, end: int, part: EmailPart) -> Part:
     declared = _TYPE.match(part.get("content-type", ""))
     return Part(
         raw,
@@ -156,23 +193,23 @@ def _parameter(part: EmailPart, name: str, field: str) -> str:
     return str(value)
 
 
-def _split(raw: bytes, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
-    """The body parts of a multipart between its delimiter lines (RFC 2046 section 5.1.1)."""
-    delimiter = b"--" + boundary
+def _split(raw: Raw, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
+    """The body parts of a multipart between its delimiter lines (RFC 2046 section 5.1.1).
+
+    The line above `start` is the empty one behind the header.
+    """
+    delimiter = b"\n--" + boundary
     inner: list[tuple[int, int]] = []
     opened = -1
-    at = raw.find(delimiter, start, end)
-    while at >= 0 and len(inner) < MAX_PARTS:
-        line_end = raw.find(b"\n", at, end)
-        line_end = end if line_end < 0 else line_end
-        rest = raw[at + len(delimiter) : line_end].strip(b" \t\r")
-        if (at == start or raw[at - 1] == 10) and rest in (b"", b"--"):
-            if opened >= 0:
-                inner.append((opened, max(opened, at - 1)))
-            opened = min(line_end + 1, end)
-            if rest:
-                return inner
-        at = raw.find(delimiter, max(line_end, at + 1), end)
+    for at in finds(raw, delimiter, start - 1, end):
+        line_end = _DELIMITER_END.match(raw, at + len(delimiter), end)
+        if line_end is None:
+            continue
+        if opened >= 0:
+            inner.append((opened, max(opened, at)))
+        opened = line_end.end()
+        if line_end[1] or len(inner) == MAX_PARTS:
+            return inner
     if opened >= 0:  # the closing delimiter is missing: the last part runs to the end
         inner.append((opened, end))
     return inner
