@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mdaflow.engine.plan import OUTCOMES, Action, Plan, one_line
 from mdaflow.errors import (
@@ -34,6 +34,9 @@ from mdaflow.mail.trace import stored, trace_fields
 from . import ledger, prepare
 from .job import Job, Means
 from .mailbox import Mailbox, Prepared, elsewhere, locate
+
+if TYPE_CHECKING:
+    from mdaflow.mail.receipt import Relay
 
 MAX_REPLY = 200
 """Characters of a rule's text in a reply."""
@@ -68,6 +71,8 @@ class Done:
     """What went wrong on the way and was got around."""
     told: str = ""
     """The part of the trouble that rules of the user have caused."""
+    relay: Relay | None = None
+    """How it has left us, if it was sent on and nothing else."""
 
 
 def execute(
@@ -102,6 +107,7 @@ def execute(
         tuple(delivery.places),
         "; ".join(text for _, text in delivery.trouble),
         "; ".join(text for owner, text in delivery.trouble if owner == "user"),
+        delivery.relay,
     )
 
 
@@ -140,6 +146,7 @@ class _Delivery:
         """Whose rule it was, and what went wrong."""
         self.kept_instead = False
         """An action could not be carried out, so the message went to the inbox."""
+        self.relay: Relay | None = None
         self.steps: list[_Step] = []
         acts = {f"{n} {a}": a for n, a in enumerate(plan.actions) if _is_done_here(a)}
         self.done = set(ledger.already_done(job)) if len(acts) > 1 else set()
@@ -258,6 +265,8 @@ class _Delivery:
             self._refused(step.action, error)
             self._store()
         else:
+            if not step.action.also:  # only what is sent on has a relay
+                self.relay = getattr(step.prepared, "relay", self.relay)
             self.places.append(step.prepared.where)
             self.done.update(step.keys)
 

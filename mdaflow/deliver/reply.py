@@ -66,6 +66,9 @@ class Case(NamedTuple):
     """The addresses in From."""
     own: frozenset[str]
     """The recipient's own addresses."""
+    mine: frozenset[str]
+    """The same, and the one that the message came by: what it says is not the recipient's word,
+    but whoever writes from there is not answered."""
     addressed: frozenset[str]
     """Whom the header says it is for."""
 
@@ -99,22 +102,27 @@ def why_not(case: Case) -> str:
 SILENT: tuple[tuple[str, Callable[[Case], bool]], ...] = (
     ("null sender", lambda case: not case.sender),
     ("system sender", lambda case: any(map(_of_system, (case.sender, *case.authors)))),
-    ("own address", lambda case: not case.own.isdisjoint((case.sender, *case.authors))),
+    ("own address", lambda case: not case.mine.isdisjoint((case.sender, *case.authors))),
     ("not addressed", lambda case: case.own.isdisjoint(case.addressed)),
     ("mailing list", lambda case: any(map(_of_list, case.messages))),
 )
 """What is true of a message that gets no reply."""
 
 
+def _lower(*addresses: str) -> frozenset[str]:
+    return frozenset(address.lower() for address in addresses if address)
+
+
 def _case(job: Job, action: Action) -> Case:
     message, envelope = job.message, job.envelope
-    own = (*job.own, envelope.recipient, envelope.original)
+    own = (*job.own, envelope.recipient)
     fields = ("To", "Cc", "Resent-To", "Resent-Cc")
     return Case(
         (message, action.message or message),
         envelope.sender.lower(),
         tuple(a.address.lower() for a in message.addresses("From")),
-        frozenset(address.lower() for address in own if address),
+        _lower(*own),
+        _lower(*own, envelope.original),
         frozenset(a.address.lower() for field in fields for a in message.addresses(field)),
     )
 

@@ -12,6 +12,9 @@ QUIT are not waited for, as in Postfix.
 Only CRLF . CRLF ends the data, for any reader: a bare CR and a NUL, which SMTP does not allow
 (RFC 5321 section 2.3.8, RFC 2045 section 2.8), become spaces, as in Postfix.
 
+What the sender wants to be told goes to a next hop that knows DSN (RFC 3461 section 5.2.1).
+Whoever wants to hear nothing is no sender to one that does not (5.2.2).
+
 Known limits: the next hop is the site's own MTA, so no TLS and no login. The resolver has time
 limits of its own, and each address of a name is given 10 seconds. 8-bit text is sent also to a
 peer without 8BITMIME, long lines are sent as they are. When the connection is lost behind the
@@ -33,6 +36,8 @@ from typing import Any, NamedTuple
 from mdaflow.engine.plan import one_line
 from mdaflow.errors import MailError, PermFail, Status, TempFail
 from mdaflow.mail.letter import is_address
+from mdaflow.mail.raw import pieces
+from mdaflow.mail.receipt import NO_WISHES, Relay, Wishes
 
 from .job import Job, Means
 from .mailbox import Chunk, Chunks
@@ -63,7 +68,6 @@ _CONNECTION = frozenset({500, 502, 503, 504, 530, 534, 535, 538})
 _GOODBYE = 1.0  # seconds that QUIT may take
 _MAX_READ = 64 << 10  # bytes of all replies together
 _MAX_CAUSE = 300  # characters of a reply in our log
-_PIECE = 256 << 10
 _TO_SPACE = bytes.maketrans(b"\r\0", b"  ")
 
 
@@ -76,7 +80,12 @@ def parse_hop(text: str) -> tuple[str, int]:
 
 
 def prepare(
-    means: Means, sender: str, targets: Sequence[str], chunks: Chunks, limit: float | None = None
+    means: Means,
+    sender: str,
+    targets: Sequence[str],
+    chunks: Chunks,
+    limit: float | None = None,
+    wishes: Wishes = NO_WISHES,
 ) -> Transaction:
     """A transaction with the next hop that waits for its data.
 
@@ -90,7 +99,7 @@ def prepare(
     bad = [target for target in targets if not is_address(target)]
     if bad or not targets:
         raise PermFail(BAD_TARGET, f"bad address to send to: {''.join(bad[:1])[:100]!r}")
-    transaction = Transaction(means, targets, chunks, limit or DATA)
+    transaction = Transaction(means, targets, chunks, limit or DATA, wishes)
     try:
         transaction.open(sender, limit or PREPARE)
     except BaseException:
@@ -102,11 +111,20 @@ def prepare(
 class Transaction:
     """One message for one or more targets, on its way to the next hop."""
 
-    def __init__(self, means: Means, targets: Sequence[str], chunks: Chunks, limit: float) -> None:
+    def __init__(
+        self,
+        means: Means,
+        targets: Sequence[str],
+        chunks: Chunks,
+        limit: float,
+        wishes: Wishes = NO_WISHES,
+    ) -> None:
         self.where = f"smtp {', '.join(targets)}"
         self.answer = ""
         """What the next hop said when it took the message: its queue id is there."""
         self._hop, self._targets, self._chunks, self._limit = means.next_hop, targets, chunks, limit
+        self._wishes = wishes
+        self._dsn = False
         self._smtp = smtplib.SMTP(local_hostname=means.hostname)
 
     def open(self, sender: str, seconds: float) -> None:
@@ -117,11 +135,17 @@ class Transaction:
             smtp.sock, smtp.file = self._line, None
             self._agreed("greeting", smtp.getreply())
             self._agreed("EHLO", smtp.ehlo())
-            parameters = self._parameters(sender)
+            of_mail, of_rcpt = self._wishes.of_mail, self._wishes.of_rcpt
+            self._dsn = smtp.has_extn("DSN")
+            if not self._dsn:
+                of_mail = of_rcpt = ""
+                if self._wishes.notify == ("NEVER",):  # nobody can be told then
+                    sender = ""
+            parameters = self._parameters(sender) + of_mail
             # not smtp.mail and smtp.rcpt, which take an address for a header field
             self._agreed("MAIL", smtp.docmd("MAIL", f"FROM:<{sender}>{parameters}"))
             for target in self._targets:
-                self._agreed(f"RCPT <{target}>", smtp.docmd("RCPT", f"TO:<{target}>"))
+                self._agreed(f"RCPT <{target}>", smtp.docmd("RCPT", f"TO:<{target}>{of_rcpt}"))
 
     def commit(self) -> None:
         """Send the message; then the next hop has it. Raises TempFail, PermFail."""
@@ -148,6 +172,12 @@ class Transaction:
         """Drop the connection, whatever its state."""
         with suppress(OSError):
             self._smtp.close()
+
+    @property
+    def relay(self) -> Relay:
+        """How the message has left us, when it has."""
+        host, _ = parse_hop(self._hop)
+        return Relay(host, self.answer, self._dsn, tuple(self._targets))
 
     def _parameters(self, sender: str) -> str:
         """Those of MAIL (RFC 1870, RFC 6152, RFC 6531)."""
@@ -222,13 +252,11 @@ class _Line(socket.socket):
 def wire(chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """A message as DATA sends it: lines end in CRLF, dots are doubled, the end is there."""
     fresh = True  # at the start of a line
-    for chunk in chunks:
-        view = memoryview(chunk)
-        for at in range(0, len(view), _PIECE):
-            piece = bytes(view[at : at + _PIECE]).translate(_TO_SPACE)
-            lines = piece.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
-            yield b"." + lines if fresh and piece.startswith(b".") else lines
-            fresh = piece.endswith(b"\n")
+    for view in pieces(chunks):
+        piece = bytes(view).translate(_TO_SPACE)
+        lines = piece.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
+        yield b"." + lines if fresh and piece.startswith(b".") else lines
+        fresh = piece.endswith(b"\n")
     yield b".\r\n" if fresh else b"\r\n.\r\n"
 
 

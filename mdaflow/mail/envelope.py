@@ -39,3 +39,11 @@ class Envelope:
     """Who handed us the message: the HELO word of the LMTP client, or a login name."""
     received: float = 0.0
     """Arrival, in seconds since the epoch, UTC."""
+    notify: tuple[str, ...] = ()
+    """When the sender wants to be told (RFC 3461): NEVER, or of SUCCESS, FAILURE, DELAY."""
+    ret: str = ""
+    """What a report shall bring back: FULL, HDRS, or empty."""
+    envid: str = ""
+    """The sender's name for this transaction (ENVID), decoded."""
+    orcpt: str = ""
+    """The value of ORCPT as it was sent: `rfc822;xtext`."""

@@ -85,6 +85,53 @@ def test_too_late(make: Make, tmp_path: Path) -> None:
     assert not any(session.taken for session in mta.sessions)
 
 
+def test_deadline_between_targets(make: Make, tmp_path: Path) -> None:
+    """Who is late gets nothing and puts the message off; who was in time does not get it again."""
+    asked: list[bool] = []
+
+    def fence() -> bool:
+        asked.append(not asked)
+        return asked[-1]
+
+    with FakeMTA() as mta:
+        courier = make(mta.hop)
+        mail = Message(b"Message-ID: <1@x>\nSubject: x\n\nhello\n")
+        about = Envelope("eve@example.net", "sales@example.org")
+        assert courier.deliver(mail, about, fence).code == 451
+        assert asked == [True, False]  # no work for who comes behind
+        assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 0]
+        assert not any(session.taken for session in mta.sessions)
+        assert deliver(courier, "sales@example.org") == "250"
+        assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]
+        assert [session.taken for session in mta.sessions] == [True]
+
+
+def test_comes_again(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A message whose peer did not know that all have it goes to none of them again (P10)."""
+    caplog.set_level("INFO", "mdaflow")
+    (tmp_path / "state").mkdir()
+    with FakeMTA() as mta:
+        courier = make(mta.hop)
+        assert deliver(courier, "sales@example.org") == "250"
+        mail = Message(b"Message-ID: <1@x>\nSubject: x\n\nhello\n")
+        courier.unconfirmed(mail, Envelope("eve@example.net", "sales@example.org"))
+        caplog.clear()
+        assert deliver(courier, "sales@example.org") == "250"
+        assert len(mta.sessions) == 1
+    assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]
+    found = [r.__dict__["fields"] for r in caplog.records if "fields" in r.__dict__]
+    assert [(f["to"], f["reason"]) for f in found] == [
+        ("sales@example.org", "was delivered before")
+    ]
+
+
+def test_nothing_is_noted_when_all_have_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing failed, nothing is written to the store."""
+    courier = make("127.0.0.1:1")
+    monkeypatch.setattr(courier._site.answers.store, "put", None)
+    assert deliver(courier, "all@example.org") == "250"
+
+
 def test_one_log_line_for_each(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Each target has its line in the log (P50)."""
     caplog.set_level("INFO", "mdaflow")

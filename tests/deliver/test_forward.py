@@ -66,6 +66,26 @@ def test_envelope(sender: str) -> None:
     assert ready.where == "smtp c@x.org, d@x.org"
 
 
+ASKED = replace(ENVELOPE, ret="FULL", envid="E1", notify=("SUCCESS", "DELAY"), orcpt="rfc822;s@x")
+
+
+@pytest.mark.parametrize(
+    ("action", "notify"),
+    [
+        (to("c@x.org", "c@x.org"), b"SUCCESS,DELAY"),
+        (to("c@x.org", "d@x.org"), b"DELAY"),
+        (replace(to("c@x.org"), also=True), b"DELAY"),
+    ],
+)
+def test_what_the_sender_asked(action: Action, notify: bytes) -> None:
+    """What was asked goes on to a single target; of copies only trouble is told (RFC 3461)."""
+    with FakeMTA(extensions=("DSN",)) as mta:
+        forward.prepare(job(mta, envelope=ASKED), action).commit()
+    _, mail, rcpt, *_ = mta.sessions[0].commands
+    assert mail == b"MAIL FROM:<ann@example.com> RET=FULL ENVID=E1"
+    assert rcpt == b"RCPT TO:<c@x.org> NOTIFY=" + notify + b" ORCPT=rfc822;s@x"
+
+
 def test_spellings_are_not_merged() -> None:
     """Two spellings are two targets: only their MTA knows better (P49)."""
     with FakeMTA() as mta:

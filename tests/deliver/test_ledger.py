@@ -7,6 +7,8 @@ first, and is possible later.
 from __future__ import annotations
 
 import contextlib
+import mmap
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -355,6 +357,83 @@ def test_refused_and_nothing_else(place: Place) -> None:
         with pytest.raises(PermFail):
             place.deliver(soft, forward(place))
     assert place.counts() == {}
+
+
+def test_all_done(place: Place) -> None:
+    """What was done without its peer's knowing is known again: this one, and no other (P10)."""
+    about, other = Envelope(ANN, BOB), Envelope(ANN, "carl@example.org")
+    assert not ledger.all_done(place.means, MAIL, about)
+    ledger.write_all_done(place.means, MAIL, about)
+    again = Message(bytes(MAIL.raw))
+    assert ledger.all_done(place.means, again, about)
+    assert not ledger.all_done(place.means, again, other)
+    assert not ledger.all_done(place.means, again, Envelope("", BOB))
+    assert not ledger.all_done(place.means, Message(MAIL.raw + b"x"), about)
+
+
+def test_half_done_is_not_all_done(place: Place) -> None:
+    """An entry about a part says nothing of the rest."""
+    ledger.write_all_done(place.means, MAIL, Envelope(ANN, "carl@example.org"))
+    job = Job(MAIL, Envelope(ANN, BOB), place.mailbox, "-", place.means)
+    ledger.write(job, {"x"})
+    assert not ledger.all_done(place.means, MAIL, job.envelope)
+
+
+def test_all_done_of_a_mapping(place: Place, tmp_path: Path) -> None:
+    """A message in a file is known again, and its file can be closed."""
+    path = tmp_path / "spool"
+    path.write_bytes(b"Subject: x\n\n" + b"x" * (3 << 20))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        ledger.write_all_done(place.means, Message(mapped), Envelope(ANN, BOB))
+    assert ledger.all_done(place.means, Message(path.read_bytes()), Envelope(ANN, BOB))
+
+
+def test_all_done_costs_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the store while no such entry was written for a day."""
+    about, store = Envelope(ANN, BOB), place.store
+    monkeypatch.setattr(store, "get", None)
+    assert not ledger.all_done(place.means, MAIL, about)
+    ledger.write_all_done(place.means, MAIL, about)
+    marker = place.root / "state/unconfirmed"
+    written = marker.stat().st_mtime
+    os.utime(marker, (0, written - ledger.KEEP - 60))
+    assert not ledger.all_done(place.means, MAIL, about)
+    monkeypatch.undo()
+    for moment in (written - ledger.KEEP + 3600, written + 1e8):  # the clock may have been set
+        os.utime(marker, (0, moment))
+        assert ledger.all_done(place.means, MAIL, about)
+
+
+def test_all_done_is_hashed_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message for many is read once."""
+    read: list[int] = []
+    real = ledger.digest
+
+    def digest(chunks: tuple[bytes, ...]) -> str:
+        read.append(sum(map(len, chunks)))
+        return real(chunks)
+
+    monkeypatch.setattr(ledger, "digest", digest)
+    message = Message(b"x" * 5000)
+    for number in range(5):
+        ledger.write_all_done(place.means, message, Envelope(ANN, f"u{number}@x"))
+    assert [size for size in read if size >= 5000] == [5000]
+
+
+@pytest.mark.parametrize("holds", [None, "{", "[[1]]", "null"])
+def test_all_done_without_store(
+    holds: str | None, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the store fails, or nothing can be noted, the message is delivered again (P43)."""
+    about = Envelope(ANN, BOB)
+    nowhere = replace(place.means, memory=Broken(holds), state=str(place.root / "nowhere"))
+    for means in (replace(place.means, memory=Broken(holds)), replace(place.means, memory=None)):
+        ledger.write_all_done(means, MAIL, about)
+        assert not ledger.all_done(means, MAIL, about)
+    ledger.write_all_done(nowhere, MAIL, about)
+    assert not ledger.all_done(nowhere, MAIL, about)
+    assert "nowhere/unconfirmed: No such file or directory" in caplog.text
+    assert "may be done again" in caplog.text
 
 
 class Broken(MemoryStore):

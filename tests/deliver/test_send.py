@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from mdaflow.deliver import send
 from mdaflow.deliver.job import Means
 from mdaflow.errors import PermFail, TempFail
+from mdaflow.mail.raw import PIECE
+from mdaflow.mail.receipt import Relay, Wishes
 from mdaflow.serve.data import DataReader
 
 MAIL = [b"Subject: x\n\n", b"hello\n"]
@@ -68,6 +70,72 @@ def test_no_extensions() -> None:
         send.prepare(means(mta), "", ["bob@x.org"], MAIL).commit()
     assert mta.sessions[0].commands[1] == b"MAIL FROM:<>"
     assert mta.taken
+
+
+WISHES = Wishes("HDRS", "QQ+1", ("SUCCESS", "FAILURE"), "rfc822;b+2Bx@x.org")
+
+
+def test_wishes_are_passed_on() -> None:
+    """A next hop that knows DSN is told what the sender wants to know, with every RCPT."""
+    with FakeMTA(extensions=("DSN",)) as mta:
+        ready = send.prepare(means(mta), "a@x.org", ["b@x.org", "c@x.org"], MAIL, wishes=WISHES)
+        ready.commit()
+    assert mta.sessions[0].commands[1:4] == [
+        b"MAIL FROM:<a@x.org> RET=HDRS ENVID=QQ+2B1",
+        b"RCPT TO:<b@x.org> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+2Bx@x.org",
+        b"RCPT TO:<c@x.org> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+2Bx@x.org",
+    ]
+    assert ready.relay == Relay(
+        "127.0.0.1", "250 2.0.0 Ok: queued as FAKE1", True, ("b@x.org", "c@x.org")
+    )
+
+
+def test_no_wishes() -> None:
+    """Nothing is asked that the sender did not ask (RFC 3461 section 5.2.1)."""
+    with FakeMTA(extensions=("DSN",)) as mta:
+        transaction(mta).commit()
+    assert mta.sessions[0].commands[1:3] == [
+        b"MAIL FROM:<ann@example.com>",
+        b"RCPT TO:<bob@x.org>",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("notify", "sender"), [((), b"a@x.org"), (("SUCCESS",), b"a@x.org"), (("NEVER",), b"")]
+)
+def test_hop_without_dsn(notify: tuple[str, ...], sender: bytes) -> None:
+    """Without DSN no parameter is sent; who wants to hear nothing is no sender (5.2.2)."""
+    with FakeMTA(extensions=()) as mta:
+        wishes = WISHES._replace(notify=notify)
+        ready = send.prepare(means(mta), "a@x.org", ["b@x.org"], MAIL, wishes=wishes)
+        ready.commit()
+    assert mta.sessions[0].commands[1:3] == [
+        b"MAIL FROM:<" + sender + b">",
+        b"RCPT TO:<b@x.org>",
+    ]
+    assert not ready.relay.dsn
+
+
+def test_never_with_dsn() -> None:
+    """A next hop that knows DSN keeps the sender, and hears that he wants nothing."""
+    with FakeMTA(extensions=("DSN",)) as mta:
+        wishes = Wishes(notify=("NEVER",))
+        send.prepare(means(mta), "a@x.org", ["b@x.org"], MAIL, wishes=wishes).commit()
+    assert mta.sessions[0].commands[1:3] == [
+        b"MAIL FROM:<a@x.org>",
+        b"RCPT TO:<b@x.org> NOTIFY=NEVER",
+    ]
+
+
+def test_hostile_wishes() -> None:
+    """What an envelope holds can neither end a line nor begin a parameter."""
+    wishes = Wishes(envid="a\r\nRSET x=y", orcpt="rfc822;a\r\nDATA NOTIFY=NEVER")
+    with FakeMTA(extensions=("DSN",)) as mta:
+        send.prepare(means(mta), "a@x.org", ["b@x.org"], MAIL, wishes=wishes).commit()
+    _, mail, rcpt, *rest = mta.sessions[0].commands
+    assert mail == b"MAIL FROM:<a@x.org> ENVID=a+0D+0ARSET+20x+3Dy"
+    assert rcpt == rb"RCPT TO:<b@x.org> ORCPT=rfc822;a\x{0D}\x{0A}DATA\x{20}NOTIFY=NEVER"
+    assert rest == [b"DATA", b"QUIT"]
 
 
 def test_addresses_beyond_ascii() -> None:
@@ -334,6 +402,13 @@ def test_parse_bad_hop(text: str) -> None:
         send.parse_hop(text)
 
 
+def received(sent: bytes) -> bytes:
+    """What a strict reader makes of the data, with nothing behind its end."""
+    blocks: list[bytes] = []
+    assert DataReader(blocks.append).feed(sent) == b""
+    return b"".join(blocks)
+
+
 HOSTILE = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\0", b"a", b"\r\n", b"\r\n.\r\n"]))
 
 
@@ -343,10 +418,8 @@ def test_no_early_end(parts: list[bytes], piece: int) -> None:
     raw = b"".join(parts)
     chunks = [raw[at : at + piece] for at in range(0, len(raw), piece)]
     sent = b"".join(send.wire(chunks))
-    reader = DataReader(1 << 20)
-    assert reader.feed(sent) == b""
     text = raw.replace(b"\r", b" ").replace(b"\0", b" ")
-    assert reader.message() == (text if text.endswith(b"\n") or not text else text + b"\n")
+    assert received(sent) == (text if text.endswith(b"\n") or not text else text + b"\n")
     ends = re.finditer(rb"(?:\A|[\r\n])\0*\.\0*[\r\n]", sent)
     assert [end.end() for end in ends] == [len(sent) - 1]
     assert not re.search(rb"\r(?!\n)|(?<!\r)\n", sent)
@@ -354,10 +427,8 @@ def test_no_early_end(parts: list[bytes], piece: int) -> None:
 
 def test_pieces_of_a_big_message() -> None:
     """Dots and line ends at the seams of pieces are as anywhere else."""
-    raw = (b"x" * (send._PIECE - 1) + b"\n") + b"." * send._PIECE + b"\n.\n"
-    reader = DataReader(1 << 30)
-    assert reader.feed(b"".join(send.wire([raw]))) == b""
-    assert reader.message() == raw
+    raw = (b"x" * (PIECE - 1) + b"\n") + b"." * PIECE + b"\n.\n"
+    assert received(b"".join(send.wire([raw]))) == raw
 
 
 @pytest.mark.parametrize("raw", [b"", b".", b".\n", b"a\n.", b"a\r.\r\nb", b"a\n\0.\n", b"\x80\n"])

@@ -120,13 +120,25 @@ def test_parameters() -> None:
     found = parse_parameters(b"size=10  X-y=+2Bz SMTPUTF8")
     assert found == {"SIZE": "10", "X-Y": "+2Bz", "SMTPUTF8": ""}
     assert parse_parameters(b" ") == {}
+    assert parse_parameters("A=ü".encode()) == {"A": "ü"}
 
 
 @pytest.mark.parametrize(
-    "rest", [b"=1", b"SIZE=", b"SIZE=1=2", b"-A=1", b"A_B=1", b"A=\xfc", b"\xfc"]
+    "rest",
+    [
+        *(b"=1", b"SIZE=", b"SIZE=1=2", b"-A=1", b"A_B=1", b"A=\xfc", b"\xfc"),
+        *(
+            b"A=\xc2\x85",
+            b"A=\xe2\x80\xae",
+            b"A=\xed\xa0\x80",
+            b"\xc3\xbc=1",
+            b"A=\0",
+            b"A=\xef\xbf\xbd",
+        ),
+    ],
 )
 def test_bad_parameters(rest: bytes) -> None:
-    """What RFC 5321 does not allow as a parameter is refused."""
+    """What RFC 5321 and RFC 6531 do not allow as a parameter is refused."""
     with pytest.raises(ValueError, match="malformed parameter"):
         parse_parameters(rest)
 
