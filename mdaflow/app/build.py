@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.lang import ir
 from mdaflow.lang.limits import Limits
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
 from mdaflow.route.aliases import Aliases
 from mdaflow.route.users import FolderUsers, User
 from mdaflow.store import Store
@@ -24,6 +26,8 @@ from .rulebook import UserRules, powers_of_users, site_program
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means
+
+    from .inflight import InFlight
 
 log = logging.getLogger("mdaflow")
 
@@ -43,6 +47,14 @@ class Site:
     settings: Settings
     key: bytes
     """The site's secret; empty when there is none."""
+    inflight: InFlight | None
+    """Where a worker notes what it is at; None when nobody watches."""
+
+    def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
+        """Open while rules run on a message. True: it has stopped workers, so none shall run."""
+        if self.inflight is None:
+            return nullcontext(False)
+        return self.inflight.noted(message, envelope)
 
     @property
     def means(self) -> Means:
@@ -54,10 +66,11 @@ class Site:
         return Means(self.hostname, *places, self.key, store, c.recipient_delimiter)
 
 
-def open_site(config: Config, store: Store | None = None) -> Site:
+def open_site(config: Config, store: Store | None = None, inflight: InFlight | None = None) -> Site:
     """A site. With a `store` of the caller's nothing is written below `state:`.
 
-    Raises ConfigError when the site's rules do not compile.
+    `inflight` is where a worker notes what it is at. Raises ConfigError when the site's rules
+    do not compile.
     """
     kept = store is None
     if store is None:
@@ -82,6 +95,7 @@ def open_site(config: Config, store: Store | None = None) -> Site:
         Answers(store),
         _settings(config, limits),
         key,
+        inflight,
     )
 
 

@@ -64,6 +64,20 @@ class Lmtp:
     """A client that says nothing for so long is dropped, in seconds."""
     deadline: Seconds = 120.0
     """The longest time from the final dot to the replies, in seconds (P8)."""
+    spool: Annotated[str, Is("folder")] = ""
+    """Where messages over 64 KiB wait while they arrive; empty is `state`."""
+    reserve: Size = 64 << 20
+    """Bytes that stay free there: with less, mail is put off before it is sent (P44)."""
+    trusted: tuple[Annotated[str, Is("network")], ...] = ("127.0.0.0/8", "::1/128")
+    """Networks whose clients may say XFORWARD; those of unix sockets always may."""
+    peers: tuple[Annotated[str, Is("login")], ...] = ()
+    """Users who may connect to a unix socket; empty for all that its mode lets."""
+    proxies: tuple[Annotated[str, Is("network")], ...] = ()
+    """Networks of proxies, which have to begin with a PROXY header (HAProxy)."""
+    certificate: Annotated[str, Is("file")] = ""
+    """A file with the certificate and its chain, PEM; with it STARTTLS is offered."""
+    key: Annotated[str, Is("file")] = ""
+    """A file with its key, PEM; empty when it is in the certificate's file."""
 
 
 @dataclass(frozen=True, slots=True)

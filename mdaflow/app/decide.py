@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mdaflow.engine.context import Ask
-from mdaflow.engine.plan import EvaluationError, Plan
+from mdaflow.engine.plan import Action, EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
 from mdaflow.mail.envelope import Envelope
@@ -21,6 +21,13 @@ from mdaflow.route.users import User, find
 from .build import Site
 
 log = logging.getLogger("mdaflow")
+
+SPARED = Plan(
+    (Action("keep", owner="site"),),
+    implicit_keep=True,
+    errors=("this message has stopped mdaflow twice, so no rule was run on it",),
+)
+"""What becomes of a message that may stop mdaflow once more: nobody's rules see it."""
 
 
 def sender_of(message: Message, nobody: str = "") -> str:

@@ -109,6 +109,16 @@ def _absolute(match: re.Match[str], folder: str) -> str:
     return os.path.normpath(os.path.join(folder, match[0]))
 
 
+def _absolute_or_none(match: re.Match[str], folder: str) -> str:
+    return _absolute(match, folder) if match[0] else ""
+
+
+def _network(match: re.Match[str], _: str) -> str:
+    import ipaddress
+
+    return str(ipaddress.ip_network(match[0], strict=False))
+
+
 def _below(match: re.Match[str], _: str) -> str:
     for path in match.groups(""):
         if path.startswith(("/", "~")) or ".." in path.split("/"):
@@ -145,6 +155,8 @@ KINDS: dict[str, Kind] = {
     "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
     "count": _whole(1, 1_000_000),
     "delimiter": _text("some of the characters -+=_.!#%&*^~", r"[-+=_.!#%&*^~]{0,12}"),
+    "file": _text("the path of a file, or nothing", r"(?:[^~].*)?", _absolute_or_none),
+    "folder": _text("the path of a folder, or nothing", r"(?:[^~].*)?", _absolute_or_none),
     "hop": _text(
         "HOST:PORT or [IPV6]:PORT",
         r"(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
@@ -157,12 +169,16 @@ KINDS: dict[str, Kind] = {
         _listen,
     ),
     "log": _text("stderr, syslog or an absolute path", r"stderr|syslog|/.+"),
+    "login": _text("a user name", _LOGIN),
     "mailbox": _text(
         "maildir:PATH, mbox:PATH or mbox:PATH:INBOX=PATH, each PATH relative and without '..'",
         r"maildir:([^:]+)|mbox:([^:]+)(?::INBOX=([^:]+))?",
         _below,
     ),
     "mode": _text("an octal mode from 0000 to 0777", r"0?[0-7]{3}"),
+    "network": _text(
+        "an address or a network, such as 192.0.2.0/24", r"[0-9A-Fa-f:.]+(?:/[0-9]+)?", _network
+    ),
     "nesting": _whole(1, 64),
     "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
     "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),

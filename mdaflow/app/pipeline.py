@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable
 
+from mdaflow.deliver import ledger
 from mdaflow.deliver.execute import Done, execute
 from mdaflow.deliver.mailbox import parse_mailbox
 from mdaflow.engine.plan import Action, Plan
@@ -35,14 +36,18 @@ from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
-from .decide import decide, find_user, stages_for
+from .decide import SPARED, decide, find_user, stages_for
 from .expand import deliver_to_all
 from .failure import failed
 from .log import delivery
 from .notices import Notices
+from .receipts import confirm
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
+
+_BEFORE = Done(Status(250, "2.0.0", "was delivered before"), "delivered")
+"""What becomes of a message that came again because its peer did not know it."""
 
 
 def deliver_message(
@@ -58,6 +63,8 @@ def deliver_message(
     `user` says whose mailbox it is when that is known already, `programs` which rules run
     instead of those that are installed.
     """
+    if _delivered_before(site, message, envelope):
+        return _BEFORE.status
     ident = _ident()
     decided: Plan | None = None
     notice: Notices | None = None
@@ -66,8 +73,12 @@ def deliver_message(
         if came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
         notice = Notices(site, user)
-        programs = stages_for(site, user, notice.tell) if programs is None else programs
-        decided = decide(site, programs, message, envelope, user=user, really=True)
+        with site.noted(message, envelope) as spare:
+            if spare:
+                decided = SPARED
+            else:
+                programs = stages_for(site, user, notice.tell) if programs is None else programs
+                decided = decide(site, programs, message, envelope, user=user, really=True)
         mailbox = parse_mailbox(user.mailbox, user.home)
         done = execute(
             decided, message, envelope, mailbox, means=site.means, ident=ident, fence=fence
@@ -75,10 +86,19 @@ def deliver_message(
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
         done = failed(error, envelope.recipient)
     _log(message, envelope, decided, done)
+    confirm(site, message, envelope, done, ident)
     if decided is not None and notice is not None:
         _afterwards(site, message, envelope, decided, done, notice)
     status = done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
+
+
+def _delivered_before(site: Site, message: Message, envelope: Envelope) -> bool:
+    """It is here already; then its line of the log is written."""
+    found = ledger.all_done(site.means, message, envelope)
+    if found:
+        _log(message, envelope, None, _BEFORE)
+    return found
 
 
 def _afterwards(
@@ -177,7 +197,17 @@ class Courier:
             return error.status
         if targets == (envelope.recipient,):
             return deliver_message(site, message, envelope, fence)
+        if _delivered_before(site, message, envelope):
+            return _BEFORE.status
         return deliver_to_all(site, targets, message, envelope, fence, self._deliver_to, _tell)
+
+    def whose(self, recipient: str) -> str:
+        """Whose turn it is: an address without its detail, or an alias with all its targets."""
+        return without_detail(recipient.lower(), self._site.config.recipient_delimiter)
+
+    def unconfirmed(self, message: Message, envelope: Envelope) -> None:
+        """This was delivered, but its peer may not know: it may come again."""
+        ledger.write_all_done(self._site.means, message, envelope)
 
     def _deliver_to(
         self, message: Message, envelope: Envelope, user: User, fence: Callable[[], bool]

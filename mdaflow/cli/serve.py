@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mdaflow import Config, ConfigError, Courier, open_site, read_config
 from mdaflow.app import log
 
 from .common import config_option
+
+if TYPE_CHECKING:
+    from mdaflow.app.inflight import InFlight
 
 
 @click.command("serve")
@@ -23,7 +28,11 @@ def command(config: str | None) -> int:
     except OSError as error:
         raise ConfigError((f"log: {settings.log.to}: {error.strerror}",)) from error
     rehearse()
-    return serve(settings, lambda current: Courier(open_site(current)), lambda: _again(config))
+    return serve(settings, _courier, lambda: _again(config))
+
+
+def _courier(config: Config, inflight: InFlight) -> Courier:
+    return Courier(open_site(config, inflight=inflight))
 
 
 def _again(config: str | None) -> Config:

@@ -7,60 +7,47 @@ removed, and then each CRLF becomes LF. In that order: a dot behind a bare LF st
 
 Theory: the stream is taken as if a CRLF stood before it, which makes both ends one. What
 could be the beginning of an end is held back until the next chunk. Everything else is
-converted at once and appended to one buffer, so a message costs its own size and no more.
+converted at once and handed on, so a message costs as much as where it is handed to.
 
 This file does no I/O.
 """
 
 from __future__ import annotations
 
-import io
 import re
+from collections.abc import Callable
 
 _END = b"\r\n.\r\n"
 _DOT = re.compile(rb"\r\n\.")  # `re` looks for a literal three times as fast as `in` does
 
 
 class DataReader:
-    """Takes chunks until the end of the message. More than `limit` bytes are not stored."""
+    """Takes chunks until the end of the message, and gives `store` what it says."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, store: Callable[[bytes], None]) -> None:
+        self._store = store
         self._held = b"\r\n"
         self._started = False
-        self._stored = io.BytesIO()
         self.size = 0
         """Bytes so far, with CRLF, without stuffed dots (RFC 1870)."""
 
-    @property
-    def too_big(self) -> bool:
-        """The limit was exceeded; `message` is incomplete."""
-        return self.size > self._limit
-
-    def feed(self, chunk: bytes) -> bytes | None:
+    def feed(self, chunk: bytes | memoryview) -> bytes | None:
         """Take the next bytes. None: more, please. Else the end was seen: what follows it."""
         window = self._held + chunk
         dot = _DOT.search(window)
         end = window.find(_END, dot.start()) if dot else -1
         cut = end + 2 if end >= 0 else len(window) - _beginning_of_end(window)
         block = window[:cut]
-        self._store(block.replace(b"\r\n.", b"\r\n") if dot else block)
+        self._give(block.replace(b"\r\n.", b"\r\n") if dot else block)
         self._held = window[cut:]
         return None if end < 0 else self._held[3:]
 
-    def message(self) -> bytes:
-        """What was sent, with LF line ends."""
-        return self._stored.getvalue()  # the buffer itself, not a copy
-
-    def _store(self, block: bytes) -> None:
+    def _give(self, block: bytes) -> None:
         if not self._started and block:
             self._started = True
             block = block[2:]  # the CRLF that was not sent
         self.size += len(block)
-        if self.size > self._limit:
-            self._stored = io.BytesIO()
-        else:
-            self._stored.write(block.replace(b"\r\n", b"\n"))
+        self._store(block.replace(b"\r\n", b"\n"))
 
 
 def _beginning_of_end(window: bytes) -> int:

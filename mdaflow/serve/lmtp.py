@@ -1,119 +1,90 @@
-"""The LMTP server: one connection of it (RFC 2033, 5321, 2034, 1870, 6152, 6531).
+"""The LMTP server: one connection of it (RFC 2033, 5321, 2034, 1870, 6152, 6531, 3461, 3207).
 
-The lines come from wire.py; the commands are here, one method each, in the table COMMANDS.
+The bytes come and go in wire.py, what all connections share is in service.py; the commands are
+here, one method each, in the table COMMANDS.
 
 - Addresses are literal (mail/path.py); DATA ends at CRLF.CRLF only (data.py).
 - After DATA there is one reply for each accepted RCPT, in order, on every path (P6). Where we
   lost our place in the stream instead, 421 and the end of the connection.
 - Nothing that goes wrong here is a 5xx, and no reply tells what it was (P4).
-- A client that goes away stops nothing that has begun (P9).
+- A client that goes away stops nothing that has begun (P9). When it went without a word after
+  its replies, it may not have had them: what was delivered is remembered (P10).
 - Connections, errors, recipients, sizes and times are capped (P33).
 
-Not announced, therefore refused: DSN, STARTTLS, AUTH, BDAT, BINARYMIME.
+Not announced, therefore refused: AUTH, BDAT, BINARYMIME.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-import socket
 import time
 from collections.abc import Awaitable, Callable
 
-from ..app import config
-from ..errors import INTERNAL, SHUTTING_DOWN, TOO_BIG, MailError, PermFail, Status, TempFail
+from ..errors import (
+    DISK_FULL,
+    INTERNAL,
+    SHUTTING_DOWN,
+    MailError,
+    PermFail,
+    Status,
+    TempFail,
+    from_oserror,
+)
 from ..mail.envelope import Envelope
 from ..mail.message import Message
-from . import arguments, reply, xforward
-from .courier import Crew
-from .data import DataReader
+from . import arguments, proxy, reply, xforward
+from .arguments import Recipient, Sender
+from .service import Peer, Service
+from .spool import Arrival
 from .wire import Wire
 
 log = logging.getLogger("mdaflow")
 
 MAX_ERRORS = 10
-MAX_PER_ADDRESS = 50
-"""Connections of one TCP address that is not our own machine."""
+MAX_USELESS = 100
+"""Commands in a row that bring no mail on its way."""
+FREE_USELESS = 20
+"""After so many of them, each has to wait; so has each error."""
+PAUSE = 0.05
+"""Seconds: others come first."""
+TURN = 8
+"""Commands in a row before others get their turn."""
 DATA_IDLES = 12
 """A message must arrive within so many idle times, however busily it trickles."""
 
 _NAME = re.compile(rb"[!-~]{1,255}")
 _ERRORS = {500, 501, 502, 503, 504, 555}
-
-
-class Service:
-    """What all connections of one worker share."""
-
-    def __init__(self, limits: config.Lmtp, hostname: str, crew: Crew) -> None:
-        self.limits = limits
-        self.crew = crew
-        self.connections: set[Connection] = set()
-        self.draining = False
-        """A connection that had its transaction is over."""
-        self.dismissing = False
-        """So is one that has not begun any."""
-        self.greeting = f"220 {hostname} LMTP mdaflow".encode()
-        words = [
-            hostname,
-            "PIPELINING",
-            "ENHANCEDSTATUSCODES",
-            f"SIZE {limits.max_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-        ]
-        self.extensions = _multiline(words)
-        self.more_extensions = _multiline([*words, "XFORWARD " + " ".join(xforward.ATTRIBUTES)])
-
-    def admit(self, connection: Connection) -> Status | None:
-        """Take a connection in, or say why not."""
-        if self.dismissing:
-            return SHUTTING_DOWN
-        same = sum(c.address == connection.address for c in self.connections)
-        crowded = not connection.trusted and same >= MAX_PER_ADDRESS
-        if crowded or len(self.connections) >= self.limits.max_connections:
-            return reply.BUSY
-        self.connections.add(connection)
-        return None
-
-    def drain(self) -> None:
-        """Let running transactions end, and who has just come begin one."""
-        self.draining = True
-        self._dismiss()
-
-    def dismiss(self) -> None:
-        """Let running transactions end; nobody begins one."""
-        self.dismissing = True
-        self._dismiss()
-
-    def abandon(self) -> None:
-        """Answer 451 or 421 to all that still runs."""
-        self.crew.abandon()
-        self._dismiss(open_too=True)
-
-    def _dismiss(self, *, open_too: bool = False) -> None:
-        for connection in tuple(self.connections):
-            connection.dismiss(open_too=open_too)
+_USEFUL = {b"MAIL", b"RCPT", b"DATA"}
 
 
 class Connection(Wire):
     """One client and its transaction."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service.limits.idle)
-        self.address = ""
-        self.trusted = False
+        super().__init__(service.limits.idle, service.buffer)
+        self.peer = Peer()
         self._service = service
-        self._limits = service.limits
         self._errors = 0
+        self._useless = self._turn = 0
         self._served = False
-        self._peer = ""
+        self._name = ""
+        self._delivered: tuple[Message, list[Envelope]] | None = None
+        """What was acknowledged last, until the client goes on."""
+        self._reset()
 
-    def _set_rset_state(self) -> None:
+    def _reset(self) -> None:
         """No transaction is open."""
-        self._sender: str | None = None
-        self._recipients: list[str] = []
-        self._utf8 = False
+        self._sender: Sender | None = None
+        self._recipients: list[Recipient] = []
+        self._refused = 0
         self._forwarded: dict[str, str] = {}
+
+    @property
+    def open(self) -> bool:
+        """A transaction is."""
+        return self._sender is not None
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
@@ -121,41 +92,82 @@ class Connection(Wire):
         super().connection_lost(error)
 
     async def _converse(self) -> None:
-        self._look_at_peer()
-        refusal = self._service.admit(self)
+        refusal = await self._come_in()
         if refusal:
             self._farewell(refusal)
         else:
-            self._replies.append(self._service.greeting)
-        while not self.closing:
-            await self._step()
+            self._replies.append(f"220 {self._service.hostname} LMTP mdaflow".encode())
+        try:
+            while not self.closing:
+                await self._step()
+        finally:
+            if self._delivered is not None and not self.dismissed:
+                self._service.crew.unconfirmed(*self._delivered)
 
-    def _look_at_peer(self) -> None:
-        peer: socket.socket = self._writer.get_extra_info("socket")
-        if peer.family == socket.AF_UNIX:
-            self.trusted = True
-        else:
-            self.address = self._writer.get_extra_info("peername")[0]
-            self.trusted = self.address.startswith("127.") or self.address == "::1"
+    async def _come_in(self) -> Status | None:
+        assert self.transport is not None
+        sock, peername = map(self.transport.get_extra_info, ("socket", "peername"))
+        self.peer = self._service.look_at(sock, peername)
+        refusal = self._service.admit(self)
+        if refusal or not self.peer.proxied:
+            return refusal
+        try:
+            address = await proxy.source(self._some)
+        except ValueError as error:
+            log.warning("%s: no PROXY header: %s", self.peer, error)
+            return reply.NO_PROXY
+        if address:
+            log.info("connect from %s, by way of %s", address, self.peer)
+        peer = self._service.behind(address) if address else Peer(self.peer.address)
+        crowded = self._service.crowded(peer)
+        self.peer = peer
+        return reply.BUSY if crowded else None
+
+    async def _some(self, size: int) -> bytes:
+        """The next bytes that are no command."""
+        if not self._input:
+            await self._more(self._loop.time() + self._idle)
+        found = bytes(self._input[:size])
+        del self._input[:size]
+        return found
 
     async def _step(self) -> None:
         """Read one command, do it, and answer."""
         try:
             if self._over:
                 raise TempFail(SHUTTING_DOWN)
-            command, _, argument = (await self._line()).partition(b" ")
-            act = COMMANDS.get(command.upper(), Connection.unknown)
-            self._replies.append(await act(self, argument.strip(b" ")))
+            line = await self._line()
+            self._delivered = None
+            command, _, argument = line.partition(b" ")
+            command = command.upper()
+            await self._take_turn(command)
+            act = COMMANDS.get(command, Connection.unknown)
+            said = await act(self, argument.strip(b" "))
+            if said:
+                self._replies.append(said)
         except MailError as error:
-            self._refuse(error.status)
+            await self._refuse(error.status)
         except (EOFError, OSError):
             raise
         except Exception:
             log.exception("internal error in a connection")
             self._farewell(reply.LOST)
 
-    def _refuse(self, status: Status) -> None:
-        self._errors += status.code in _ERRORS and status is not reply.NO_RECIPIENTS
+    async def _take_turn(self, command: bytes) -> None:
+        """Let others come first, the more the less mail comes of what the client says."""
+        self._useless += command not in _USEFUL
+        self._turn += 1
+        if self._useless > MAX_USELESS and command not in _USEFUL:
+            raise TempFail(reply.TOO_MANY_COMMANDS)
+        if self._useless > FREE_USELESS:
+            await asyncio.sleep(PAUSE)
+        elif self._turn % TURN == 0:
+            await asyncio.sleep(0)
+
+    async def _refuse(self, status: Status) -> None:
+        if status.code in _ERRORS and status is not reply.NO_RECIPIENTS:
+            self._errors += 1
+            await asyncio.sleep(PAUSE)
         if self._errors > MAX_ERRORS:
             status = reply.TOO_MANY_ERRORS
         if status.code == 421:
@@ -166,12 +178,17 @@ class Connection(Wire):
     @property
     def _over(self) -> bool:
         had_its_turn = self._served or self._service.dismissing
-        return self._service.draining and had_its_turn and self._sender is None
+        return self._service.draining and had_its_turn and not self.open
 
     def dismiss(self, *, open_too: bool) -> None:
         """Say 421 if the client has the word and its time is over, or, if `open_too`, anyway."""
-        if self._waiting and (open_too or self._over):
+        if self.has_word and (open_too or self._over):
             self._farewell(SHUTTING_DOWN)
+
+    def give_place(self) -> None:
+        """Leave, for somebody who has more to say."""
+        self._service.connections.discard(self)
+        self._farewell(reply.BUSY)
 
     # --- commands: each takes its argument and returns its reply, or raises a MailError -----
 
@@ -179,33 +196,54 @@ class Connection(Wire):
         """LHLO name"""
         if not _NAME.fullmatch(argument):
             raise PermFail(reply.syntax("LHLO hostname"))
-        self._set_rset_state()
-        self._peer = argument.decode("ascii")
-        return self._service.more_extensions if self.trusted else self._service.extensions
+        self._reset()
+        self._name = argument.decode("ascii")
+        return self._service.extensions(trusted=self.peer.trusted, secure=self.secure)
 
     async def mail(self, argument: bytes) -> bytes:
-        """MAIL FROM:<sender> with SIZE, BODY, SMTPUTF8"""
-        if not self._peer:
+        """MAIL FROM:<sender> with SIZE, BODY, SMTPUTF8, RET, ENVID"""
+        if not self._name:
             raise PermFail(reply.LHLO_FIRST)
-        if self._sender is not None:
+        if self.open:
             raise PermFail(reply.NESTED)
-        self._sender, self._utf8 = arguments.sender(argument, self._limits.max_size)
+        sender = arguments.sender(argument, self._service.limits.max_size)
+        self._need_room(sender.size)
+        self._sender = sender
         return _SENDER_OK
 
+    def _need_room(self, size: int) -> None:
+        """Refuse now what cannot be stored (P44). Who sends no size may come anyway."""
+        try:
+            if not self._service.spool.has_room(size):
+                raise TempFail(DISK_FULL)
+        except OSError as error:
+            log.warning("lmtp.spool: %s", error)
+            raise from_oserror(error) from error
+
     async def rcpt(self, argument: bytes) -> bytes:
-        """RCPT TO:<recipient>"""
+        """RCPT TO:<recipient> with NOTIFY, ORCPT"""
         if self._sender is None:
             raise PermFail(reply.MAIL_FIRST)
-        recipient = arguments.recipient(argument)
-        if len(self._recipients) >= self._limits.max_recipients:
+        utf8, most = self._sender.utf8, self._service.limits.max_recipients
+        recipient = arguments.recipient(argument, utf8)
+        if len(self._recipients) >= most:
+            self._refuse_recipient(most)
             raise TempFail(reply.TOO_MANY_RECIPIENTS)
-        status = self._service.crew.known(recipient)
+        status = self._service.crew.known(recipient.address)
         if status is None:
             await self._flush()
-            status = await self._service.crew.check(recipient)
+            status = await self._service.crew.check(recipient.address)
         if status.ok:
             self._recipients.append(recipient)
-        return reply.line(status, utf8=self._utf8)
+        else:
+            self._refuse_recipient(most)
+        return reply.line(status, utf8=utf8)
+
+    def _refuse_recipient(self, most: int) -> None:
+        self._useless += 1
+        self._refused += 1
+        if self._refused > most:
+            raise TempFail(reply.TOO_MANY_ERRORS)
 
     async def data(self, argument: bytes) -> bytes:
         """DATA, the message, and a reply for each recipient"""
@@ -214,62 +252,68 @@ class Connection(Wire):
         if not self._recipients:
             raise PermFail(reply.NO_RECIPIENTS)
         self._replies.append(b"354 End data with <CR><LF>.<CR><LF>")
-        statuses = await self._deliver(await self._content())
+        arrival = Arrival(self._service.spool)
+        try:
+            await self._content(arrival.feed, DATA_IDLES * self._idle)
+            statuses = await self._deliver(arrival)
+        finally:
+            arrival.close()
+        utf8 = self._sender is not None and self._sender.utf8
         lines = [
-            reply.line(status, recipient, utf8=self._utf8)
+            reply.line(status, recipient.address, utf8=utf8)
             for recipient, status in zip(self._recipients, statuses, strict=True)
         ]
-        self._set_rset_state()
+        self._reset()
         self._served = True
+        self._useless = 0
         return b"\r\n".join(lines)
 
-    async def _content(self) -> bytes | None:
-        """The message up to its end; None when it is too big."""
-        reader = DataReader(self._limits.max_size)
-        last = self.loop.time() + DATA_IDLES * self._idle
-        rest = reader.feed(bytes(self._input))
-        self._input.clear()
-        while rest is None:
-            rest = reader.feed(await self._more(min(last, self.loop.time() + self._idle)))
-        self._input += rest
-        return None if reader.too_big else reader.message()
-
-    async def _deliver(self, raw: bytes | None) -> list[Status]:
+    async def _deliver(self, arrival: Arrival) -> list[Status]:
         """A status for each accepted RCPT, whatever happens."""
-        if raw is None:
-            ident = self._forwarded.get("IDENT", "-")
-            log.warning("%s: from=<%s>, over the limit of size, refused", ident, self._sender)
-            return [TOO_BIG for _ in self._recipients]
+        if arrival.refusal is not None:
+            return [arrival.refusal for _ in self._recipients]
         try:
             envelopes = self._envelopes()
-            found = await self._service.crew.deliver(Message(raw), list(envelopes.values()))
+            message = Message(arrival.raw())
+            arrival.close()
+            found = await self._service.crew.deliver(message, list(envelopes.values()))
             statuses = dict(zip(envelopes, found, strict=True))
-            return [statuses[recipient] for recipient in self._recipients]
+            self._delivered = message, [envelopes[r] for r in envelopes if statuses[r].ok]
+            return [statuses[recipient.address] for recipient in self._recipients]
         except Exception:
             log.exception("internal error after DATA")
             return [INTERNAL for _ in self._recipients]
 
     def _envelopes(self) -> dict[str, Envelope]:
-        """An envelope for each recipient: who was named twice gets one message."""
+        """An envelope for each recipient: who was named twice gets one message, and what was
+        said of it first counts."""
+        assert self._sender is not None
         now = time.time()
         client = xforward.client(self._forwarded)
-        return {
-            recipient: Envelope(
-                sender=self._sender or "",
-                recipient=recipient,
-                client=client,
-                queue_id=self._forwarded.get("IDENT", ""),
-                peer=self._peer,
-                received=now,
-            )
-            for recipient in self._recipients
-        }
+        found: dict[str, Envelope] = {}
+        for recipient in self._recipients:
+            if recipient.address not in found:
+                found[recipient.address] = Envelope(
+                    sender=self._sender.address,
+                    recipient=recipient.address,
+                    original=recipient.original,
+                    client=client,
+                    queue_id=self._forwarded.get("IDENT", ""),
+                    protocol="LMTPS" if self.secure else "LMTP",
+                    peer=self._name,
+                    received=now,
+                    notify=recipient.notify,
+                    orcpt=recipient.orcpt,
+                    ret=self._sender.ret,
+                    envid=self._sender.envid,
+                )
+        return found
 
     async def rset(self, argument: bytes) -> bytes:
         """RSET"""
         if argument:
             raise PermFail(reply.NO_ARGUMENT)
-        self._set_rset_state()
+        self._reset()
         return _OK
 
     async def noop(self, argument: bytes) -> bytes:
@@ -292,16 +336,32 @@ class Connection(Wire):
         return reply.line(reply.HELP)
 
     async def xforward(self, argument: bytes) -> bytes:
-        """XFORWARD NAME=value ..., from our own machine only, outside a transaction"""
-        if not self.trusted:
+        """XFORWARD NAME=value ..., from trusted peers only, outside a transaction"""
+        if not self.peer.trusted:
             raise PermFail(reply.NOT_YOU)
-        if self._sender is not None:
+        if self.open:
             raise PermFail(reply.NESTED)
         try:
             self._forwarded.update(xforward.parse(argument))
         except ValueError:
             raise PermFail(reply.syntax("XFORWARD attribute=value...")) from None
         return _OK
+
+    async def starttls(self, argument: bytes) -> bytes:
+        """STARTTLS; the conversation begins again (RFC 3207 section 4.2)"""
+        if argument:
+            raise PermFail(reply.NO_ARGUMENT)
+        if self._service.tls is None or self.secure:
+            raise PermFail(reply.NO_TLS)
+        if self.open:
+            raise PermFail(reply.NESTED)
+        if self._input:  # said in the clear, and it would count as said in secret
+            raise TempFail(reply.BEFORE_TLS)
+        self._replies.append(reply.line(reply.START_TLS))
+        await self._start_tls(self._service.tls)
+        self._reset()
+        self._name = ""
+        return b""
 
     async def smtp(self, argument: bytes) -> bytes:
         """HELO and EHLO, which LMTP does not have (RFC 2033 section 4.1)"""
@@ -323,14 +383,10 @@ COMMANDS: dict[bytes, Callable[[Connection, bytes], Awaitable[bytes]]] = {
     b"VRFY": Connection.vrfy,
     b"HELP": Connection.help,
     b"XFORWARD": Connection.xforward,
+    b"STARTTLS": Connection.starttls,
     b"HELO": Connection.smtp,
     b"EHLO": Connection.smtp,
 }
 
 _OK = reply.line(reply.OK)
 _SENDER_OK = reply.line(reply.SENDER_OK)
-
-
-def _multiline(words: list[str]) -> bytes:
-    lines = [f"250-{word}" for word in words[:-1]] + [f"250 {words[-1]}"]
-    return "\r\n".join(lines).encode()

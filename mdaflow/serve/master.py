@@ -5,6 +5,10 @@ are. SIGTERM and SIGINT drain and end all, SIGHUP brings a new configuration: ne
 first, and only when they serve are the old ones drained. A worker that dies is replaced, one
 that dies young after a pause. When the master is killed, the workers notice and drain.
 
+Messages that a worker was at when it died get a strike (inflight.py). A worker whose event loop
+does not move for `HANG` seconds is killed. The time is counted in looks of the master: when all
+of us were stopped for a while, a paused machine for example, nobody has missed more than one.
+
 Exit codes: 0, 78 (configuration), 70 (a worker cannot start for any other reason).
 """
 
@@ -12,96 +16,73 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..app import privileges
 from ..app.config import Config
 from ..errors import ConfigError
-from . import sockets, worker
-from .courier import Courier
+from . import descriptors, sockets, systemd, tls
+from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, report
 
 log = logging.getLogger("mdaflow")
 
-EX_SOFTWARE = 70
-EX_CONFIG = 78
 DRAIN = 30.0
 """Seconds that a worker may take to end (P12)."""
-START = 30.0
-"""Seconds that a worker may take to begin."""
 PAUSE = 1.0
 """A worker that lived shorter than this died young; the next one waits as long."""
+HANG = 120.0
+"""Seconds without a beat of its event loop, after which a worker is killed."""
+LOOKS = 8
+"""So often in this time the master looks."""
 
-MakeCourier = Callable[[Config], Courier]
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
 
 
 def serve(config: Config, make_courier: MakeCourier, reload: Callable[[], Config]) -> int:
     """Serve until SIGTERM; the exit code. `make_courier` is called in each worker, when it
     has dropped its rights; `reload` at SIGHUP, it may raise ConfigError."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    descriptors.raise_limit()
+    forks = Forks(make_courier, mask)
     try:
-        return _Master(config, make_courier, reload, mask).run()
+        return _Master(_set_up(config, sockets.from_systemd()), forks, reload).run()
     except ConfigError as error:
-        _report(error)
+        report(error)
         return EX_CONFIG
     finally:
+        forks.close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.sigtimedwait({signal.SIGALRM}, 0)  # the last one would end us
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-class _StartFailed(Exception):
-    """A new worker ended before it served; its exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"a worker ended with {code} before it served")
-        self.code = code
-
-
 class _Master:
-    def __init__(
-        self,
-        config: Config,
-        make_courier: MakeCourier,
-        reload: Callable[[], Config],
-        mask: Iterable[int],
-    ) -> None:
-        self._config = config
-        self._make_courier = make_courier
+    def __init__(self, setup: Setup, forks: Forks, reload: Callable[[], Config]) -> None:
+        self._setup = setup
+        self._forks = forks
         self._reload = reload
-        self._mask = mask
-        self._passed = sockets.from_systemd()
-        self._listeners: sockets.Listeners = {}
-        self._workers: dict[int, float] = {}
-        """Process id and time of birth."""
-        self._leaving: dict[int, float] = {}
-        """Process id, and when patience ends."""
-        self._cores: dict[int, int | None] = {}
-        """Process id, and the core that it is bound to."""
+        self._workers: dict[int, Worker] = {}
+        """By process id; those that drain are no more here."""
+        self._leaving: dict[int, Worker] = {}
+        self._next_look = 0.0
         self._not_before = 0.0
         self._stopping = False
-        # Workers hold the reading end: it ends when we do, however that happens.
-        self._life, self._our_life = os.pipe()
 
     def run(self) -> int:
-        privileges.check(self._config.user)
-        self._listeners = self._open(self._config)
         try:
-            self._workers = self._start(self._config, _count(self._config), self._listeners)
-        except _StartFailed as error:
+            self._workers = self._forks.start(self._setup, self._setup.wanted, ())
+        except StartFailed as error:
             return error.code
         else:
-            log.info("serving on %s, %d workers", ", ".join(self._listeners), len(self._workers))
-            _notify("READY=1")
+            names = ", ".join(self._setup.listeners)
+            log.info("serving on %s, %d workers", names, len(self._workers))
+            systemd.notify("READY=1")
             self._watch()
             return 0
         finally:
-            sockets.close_all(self._listeners, but={})
-            os.close(self._life)
-            os.close(self._our_life)
+            sockets.close_all(self._setup.listeners, but={})
 
     def _watch(self) -> None:
         acts: dict[int, Callable[[], None]] = {
@@ -111,18 +92,22 @@ class _Master:
             signal.SIGCHLD: self._reap,
         }
         while self._workers or self._leaving or not self._stopping:
-            came = signal.sigtimedwait(_SIGNALS, self._patience())
-            if came is not None:
-                acts[came.si_signo]()
+            # Not sigtimedwait: if we were stopped until its time was over, it would tell of any
+            # signal (CPython fills the answer from what is on its stack).
+            signal.setitimer(signal.ITIMER_REAL, self._patience())
+            came = signal.sigwaitinfo(_SIGNALS).si_signo
+            if came in acts:
+                acts[came]()
             self._kill_overdue()
+            self._look()
             self._refill()
 
     def _patience(self) -> float:
-        """Seconds until there is something to do without a signal."""
-        due = list(self._leaving.values())
-        if len(self._workers) < _count(self._config) and not self._stopping:
+        """Seconds until there is something to do without a signal; more than none."""
+        due = [self._next_look, *(leaving.until for leaving in self._leaving.values())]
+        if len(self._workers) < self._setup.wanted and not self._stopping:
             due.append(self._not_before)
-        return max(min(due, default=time.monotonic() + 60) - time.monotonic(), 0.0)
+        return max(min(due) - time.monotonic(), 0.001)
 
     # --- signals ---------------------------------------------------------------------------
 
@@ -130,9 +115,9 @@ class _Master:
         if not self._stopping:
             self._stopping = True
             log.info("stopping")
-            _notify("STOPPING=1")
-            sockets.close_all(self._listeners, but={})
-            self._listeners = {}
+            systemd.notify("STOPPING=1")
+            sockets.close_all(self._setup.listeners, but={})
+            self._setup = self._setup._replace(listeners={})
             self._drain(self._workers)
             self._workers = {}
 
@@ -140,185 +125,98 @@ class _Master:
         """The new configuration, if it can be used, else the one we have (P51)."""
         if self._stopping:
             return
-        _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._take(self._reload())
             log.info("configuration reloaded")
         except ConfigError as error:
-            _report(error)
+            report(error)
             log.error("the new configuration is not used")
-        except (_StartFailed, OSError) as error:
+        except (StartFailed, OSError) as error:
             log.error("the new configuration is not used: %s", error)
         except Exception:
             log.exception("the new configuration is not used")
-        _notify("READY=1")
+        systemd.notify("READY=1")
 
     def _take(self, config: Config) -> None:
-        privileges.check(config.user)
-        listeners = self._open(config)
+        had = self._setup.listeners
+        setup = _set_up(config, had)
+        unwanted = sockets.flat(had) - sockets.flat(setup.listeners)
         try:
-            workers = self._start(config, _count(config), listeners)
+            workers = self._forks.start(setup, setup.wanted, self._workers.values(), unwanted)
         except BaseException:
-            sockets.close_all(listeners, but=self._listeners)
+            sockets.close_all(setup.listeners, but=had)
             raise
         old, self._workers = self._workers, workers
-        sockets.close_all(self._listeners, but=listeners)
-        self._listeners = listeners
-        self._config = config
+        sockets.close_all(had, but=setup.listeners)
+        self._setup = setup
         self._drain(old)
 
     def _reap(self) -> None:
         for pid in (*self._workers, *self._leaving):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._leaving.pop(pid, None)
                 self._mourn(pid, os.waitstatus_to_exitcode(status))
 
     def _mourn(self, pid: int, code: int) -> None:
-        self._cores.pop(pid, None)
-        born = self._workers.pop(pid, None)
-        if born is not None:
+        serving = pid in self._workers
+        dead = (self._workers if serving else self._leaving).pop(pid)
+        marks = dead.inflight.marks if code else ()  # who drains may leave a slow thread behind
+        self._forks.strikes.add(marks)
+        if marks:
+            log.error("worker %d was at the rules of %d messages when it died", pid, len(marks))
+        if serving:
             log.error("worker %d ended with %d, it is replaced", pid, code)
             now = time.monotonic()
-            self._not_before = now + PAUSE if now - born < PAUSE else now
+            self._not_before = now + PAUSE if now - dead.born < PAUSE else now
 
     # --- workers ---------------------------------------------------------------------------
 
-    def _drain(self, pids: Iterable[int]) -> None:
-        for pid in pids:
+    def _drain(self, workers: dict[int, Worker]) -> None:
+        for pid, leaving in workers.items():
             os.kill(pid, signal.SIGTERM)
-            self._leaving[pid] = time.monotonic() + DRAIN
+            leaving.until = time.monotonic() + DRAIN
+            self._leaving[pid] = leaving
 
     def _kill_overdue(self) -> None:
-        for pid, until in self._leaving.items():
-            if time.monotonic() >= until:
+        # It ends by itself, whatever its threads are at. What holds all of it may be a message,
+        # which gets its strike as with any other death.
+        for pid, leaving in self._leaving.items():
+            if time.monotonic() >= leaving.until:
                 log.error("worker %d does not end, it is killed", pid)
                 os.kill(pid, signal.SIGKILL)
-                self._leaving[pid] = until + DRAIN
+                leaving.until += DRAIN
+
+    def _look(self) -> None:
+        """Kill whoever hangs. It is replaced when it has ended, so that there are never more."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + HANG / LOOKS
+        for pid, watched in self._workers.items():
+            beats = watched.inflight.beats
+            watched.missed = watched.missed + 1 if beats == watched.beats else 0
+            watched.beats = beats
+            if watched.missed >= LOOKS:
+                log.error("worker %d has not moved for %.0f seconds, it is killed", pid, HANG)
+                os.kill(pid, signal.SIGKILL)
+                watched.missed = 0
 
     def _refill(self) -> None:
-        missing = _count(self._config) - len(self._workers)
+        missing = self._setup.wanted - len(self._workers)
         if self._stopping or missing <= 0 or time.monotonic() < self._not_before:
             return
         try:
-            self._workers |= self._start(self._config, missing, self._listeners)
-        except (_StartFailed, OSError) as error:
+            self._workers |= self._forks.start(self._setup, missing, self._workers.values())
+        except (StartFailed, OSError) as error:
             log.error("no new worker: %s", error)
             self._not_before = time.monotonic() + PAUSE
 
-    def _open(self, config: Config) -> sockets.Listeners:
-        return self._passed or sockets.open_all(config.lmtp, self._listeners)
 
-    def _start(self, config: Config, count: int, listeners: sockets.Listeners) -> dict[int, float]:
-        """Workers that serve, all or none. Raises _StartFailed."""
-        born: dict[int, int] = {}
-        try:
-            for _ in range(count):
-                taken = [self._cores.get(pid) for pid in (*self._workers, *born)]
-                core = _free_core(config, taken)
-                pid, ready = self._fork(config, listeners, core)
-                born[pid] = ready
-                self._cores[pid] = core
-            failed = [pid for pid, ready in born.items() if not _serves(ready)]
-            if failed:
-                raise _StartFailed(_end(failed[0], born))
-        except BaseException:
-            for pid in tuple(born):
-                _end(pid, born)
-            raise
-        for ready in born.values():
-            os.close(ready)
-        return dict.fromkeys(born, time.monotonic())
-
-    def _fork(
-        self, config: Config, listeners: sockets.Listeners, core: int | None
-    ) -> tuple[int, int]:
-        """The process id, and a descriptor that gets a byte when the worker serves."""
-        reading, writing = os.pipe()
-        try:
-            pid = os.fork()
-        except OSError:
-            os.close(reading)
-            os.close(writing)
-            raise
-        if pid == 0:
-            try:
-                if core is not None:
-                    os.sched_setaffinity(0, {core})
-                os._exit(self._child(config, listeners, writing))
-            finally:
-                os._exit(EX_SOFTWARE)
-        os.close(writing)
-        return pid, reading
-
-    def _child(self, config: Config, listeners: sockets.Listeners, ready: int) -> int:
-        """Be a worker, to the end; the exit code. Nothing may leave this function."""
-        try:
-            os.close(self._our_life)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            privileges.drop(config.user)
-            os.umask(0o077)
-            for listener in sockets.flat(self._listeners) - sockets.flat(listeners):
-                listener.socket.close()  # the old configuration's; the file is the master's
-            listening = [listener.socket for listener in sockets.flat(listeners)]
-            courier = self._make_courier(config)
-            worker.run(listening, config, courier, self._life, lambda: _tell(ready))
-            return 0
-        except ConfigError as error:
-            _report(error)
-            return EX_CONFIG
-        except BaseException:
-            log.exception("worker failed")
-            return EX_SOFTWARE
-        finally:
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-
-
-def _tell(ready: int) -> None:
-    os.write(ready, b"!")
-    os.close(ready)
-
-
-def _serves(ready: int) -> bool:
-    """Wait for the byte of a new worker."""
-    return bool(select.select([ready], [], [], START)[0] and os.read(ready, 1))
-
-
-def _end(pid: int, born: dict[int, int]) -> int:
-    """Strike a worker that serves nobody yet off the list; its exit code."""
-    os.close(born.pop(pid))
-    os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def _free_core(config: Config, taken: list[int | None]) -> int | None:
-    """The core for one more worker, when each can have its own.
-
-    The threads of a process run one at a time (the interpreter's lock). Spread over two cores
-    they wait for each other across them: bound to one, the same work goes a third faster.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    return min(cores, key=taken.count) if _count(config) <= len(cores) else None
-
-
-def _count(config: Config) -> int:
-    return config.lmtp.workers or len(os.sched_getaffinity(0))
-
-
-def _report(error: ConfigError) -> None:
-    for problem in error.problems:
-        log.error("%s", problem)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd (sd_notify)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            try:
-                sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
-            except OSError as error:
-                log.warning("systemd does not listen: %s", error)
+def _set_up(config: Config, had: sockets.Listeners) -> Setup:
+    """All that workers need besides their own rights. Raises ConfigError, OSError."""
+    config = descriptors.fitted(config)
+    privileges.check(config.user)
+    context = tls.context(config.lmtp)
+    passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
+    return Setup(config, passed or sockets.open_all(config.lmtp, had), context)

@@ -19,9 +19,9 @@ from typing import Any
 
 from ..app import config
 from ..errors import ConfigError
+from . import systemd
 
 BACKLOG = 1024
-_FIRST_PASSED = 3
 _MAX_PATH = 107
 
 _WHY: dict[int, str] = {
@@ -95,13 +95,8 @@ def flat(listeners: Mapping[str, list[Listener]]) -> set[Listener]:
 
 
 def from_systemd() -> Listeners:
-    """The sockets that systemd opened for us (sd_listen_fds); empty when it did not."""
-    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
-        return {}
-    passed = range(_FIRST_PASSED, _FIRST_PASSED + int(os.environ.pop("LISTEN_FDS", "0")))
-    for fd in passed:
-        os.set_inheritable(fd, False)
-    return {f"systemd:{fd}": [Listener("", socket.socket(fileno=fd))] for fd in passed}
+    """The sockets that systemd opened for us; empty when it did not."""
+    return {name: [Listener("", sock)] for name, sock in systemd.passed_sockets().items()}
 
 
 def _open(address: str) -> list[Listener]:

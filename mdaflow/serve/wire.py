@@ -1,7 +1,11 @@
-"""The lines of one LMTP connection: reading commands, gathering replies, timers, the end.
+"""The bytes of one LMTP connection: commands in, replies out, timers, TLS, the end.
 
-`Wire` stands on aiosmtpd's protocol: its transport and stream plumbing. What differs, because
-a store of other people's mail must not be talked into anything:
+One coroutine holds the conversation; what the client sends comes into a buffer that all
+connections of a worker share, and goes on at once: while a message arrives, into a sink that
+takes it as it comes, else into a short line buffer. So a connection costs a few KiB, whatever
+is sent. When the line buffer is full, or the client does not take its replies, it is not read.
+
+A store of other people's mail must not be talked into anything:
 
 - a command ends at CRLF only; a line with a CR, LF or NUL in it is no command;
 - a long line is skipped to its end, and refused once;
@@ -15,45 +19,61 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-
-from aiosmtpd.lmtp import LMTP
+import ssl
+from collections.abc import Callable
 
 from ..errors import PermFail, Status
 from . import reply
 
 MAX_LINE = 4096
+MAX_INPUT = 16 << 10
+"""Bytes of commands that wait to be read."""
+MAX_OUTPUT = 16 << 10
+"""Bytes of replies that wait to be taken, before we wait for the client."""
 CHUNK = 128 << 10
-"""Bytes read at once; the stream buffer pauses the socket at twice as much."""
+"""Bytes read at once."""
 LINGER = 10.0
 """Seconds for a client to take our last words."""
+HANDSHAKE = 30.0
+"""Seconds for the TLS handshake."""
+PROGRESS = 64 << 10
+"""Who has sent so many bytes of a message has done something for its place."""
+
+Sink = Callable[[bytes | memoryview], bytes | None]
+"""Takes what comes next; None: more, please. Else it has its end, and this followed."""
 
 _STRAY = re.compile(rb"[\r\n\0]")
 
 
-class Wire(LMTP):
+class Wire(asyncio.BufferedProtocol):
     """One client. `transport` is None before the connection and after it."""
 
-    transport: asyncio.Transport | None
-
-    def __init__(self, idle: float) -> None:
-        # Not SMTP.__init__: it looks through class and handler again for each connection, 0.5 ms,
-        # to fill tables that only its own command loop reads. What the parts that we use need
-        # (connection_made, connection_lost, push, the timer) is set here.
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
-        asyncio.StreamReaderProtocol.__init__(self, reader, self._cb_client_connected, loop)
-        self.loop = loop
-        self.transport = None
-        self.session = None
-        self._original_transport = None
-        self._handler_coroutine = None
-        self._timeout_handle = None
-
+    def __init__(self, idle: float, buffer: memoryview) -> None:
+        self._loop = asyncio.get_running_loop()
         self._idle = idle
-        self._until = math.inf
+        self._buffer = buffer  # of the worker: what is in it is used before the next read
         self._input = bytearray()
+        self._sink: Sink | None = None
+        self._sunk = 0
+        self._last = math.inf
+        """When a message must have its end, in seconds of the loop."""
+        self._eof = False
+        self._unread = False
+        """Reading is paused."""
+        self._choked = False
+        """The client does not take what we write."""
+        self._wakeup: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = math.inf
         self._replies: list[bytes] = []
-        self._waiting = False
+        self._task: asyncio.Task[None] | None = None
+        self.transport: asyncio.Transport | None = None
+        self.secure = False
+        """TLS has begun."""
+        self.dismissed = False
+        """The end was our word, not the client's."""
+        self.since = math.inf
+        """When the client got the word, in seconds of the loop; infinite while we have it."""
 
     async def _converse(self) -> None:
         """The conversation; it may raise EOFError or OSError when the client goes away."""
@@ -64,16 +84,79 @@ class Wire(LMTP):
         """Nothing more will be said."""
         return self.transport is None or self.transport.is_closing()
 
-    # --- what aiosmtpd calls ---------------------------------------------------------------
+    @property
+    def has_word(self) -> bool:
+        """We wait for the client."""
+        return self.since < math.inf
 
-    def _set_rset_state(self) -> None:
-        """A connection begins."""
+    # --- what asyncio calls ----------------------------------------------------------------
 
-    def eof_received(self) -> bool | None:
-        """The client has said all. It shall still get its replies (aiosmtpd would cancel)."""
-        return asyncio.StreamReaderProtocol.eof_received(self)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is here."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(MAX_OUTPUT)
+        self._task = self._loop.create_task(self._run())
 
-    async def _handle_client(self) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client is gone."""
+        self.transport = None
+        self._eof = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._buffer[: CHUNK if self._sink else max(1, MAX_INPUT - len(self._input))]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """They are there."""
+        if self._sink is None:
+            self._take(self._buffer[:nbytes])
+        else:
+            self._pour(self._sink, nbytes)
+
+    def eof_received(self) -> bool:
+        """The client has said all. It shall still get its replies, which TLS cannot do."""
+        self._eof = True
+        self._wake()
+        return not self.secure
+
+    def pause_writing(self) -> None:
+        """The client does not take what we write."""
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        """It has taken some."""
+        self._choked = False
+        self._wake()
+
+    def _take(self, raw: bytes | memoryview) -> None:
+        self._input += raw
+        if len(self._input) >= MAX_INPUT and self.transport is not None:
+            self._unread = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def _pour(self, sink: Sink, nbytes: int) -> None:
+        try:
+            rest = sink(self._buffer[:nbytes])
+        except Exception as error:  # a bug of ours: our place in the stream is lost
+            self._sink = None
+            self._wake(error)
+            return
+        self._sunk += nbytes
+        if self._sunk >= PROGRESS:
+            self._sunk, self.since = 0, self._loop.time()
+        self._until = min(self._last, self._loop.time() + self._idle)
+        if rest is not None:
+            self._sink = None
+            self._take(rest)
+
+    # --- the conversation ------------------------------------------------------------------
+
+    async def _run(self) -> None:
         try:
             await self._converse()
         except (EOFError, OSError):
@@ -81,42 +164,15 @@ class Wire(LMTP):
         finally:
             self._close()
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """Give the client so many seconds.
-
-        A timer that is set already stays when it goes off before them: it looks by itself
-        whether the time is really over. Setting one anew for each line would cost a tenth of
-        all that a message takes.
-        """
-        now = self.loop.time()
-        self._until = now + (duration or self._idle)
-        armed = self._timeout_handle
-        if armed is None or armed.cancelled() or not now < armed.when() <= self._until:
-            if armed is not None:
-                armed.cancel()
-            self._timeout_handle = self.loop.call_at(self._until, self._timeout_cb)
-
-    def _timeout_cb(self) -> None:
-        now = self.loop.time()
-        if now < self._until:
-            again = min(self._until, now + self._idle)
-            self._timeout_handle = self.loop.call_at(again, self._timeout_cb)
-        elif self.transport is not None and self.transport.is_closing():
-            self.transport.abort()
-        else:
-            self._farewell(reply.IDLE)
-
-    # --- reading and writing ---------------------------------------------------------------
-
     async def _line(self) -> bytes:
         """The next command without its CRLF. PermFail: it was none."""
-        until = self.loop.time() + self._idle
+        until = self._loop.time() + self._idle
         too_long = False
         while (end := self._input.find(b"\r\n")) < 0:
             if len(self._input) >= MAX_LINE:
                 too_long = True
                 del self._input[:-1]  # the last byte may be the CR of the line's end
-            self._input += await self._more(until)
+            await self._more(until)
         line = bytes(self._input[:end])
         del self._input[: end + 2]
         if too_long or end > MAX_LINE - 2:
@@ -125,30 +181,106 @@ class Wire(LMTP):
             raise PermFail(reply.BAD_LINE)
         return line
 
-    async def _more(self, until: float) -> bytes:
-        """What the client sends next, if it does so in time (in the loop's seconds)."""
+    async def _content(self, sink: Sink, seconds: float) -> None:
+        """Let a message flow into a sink up to its end, for so many seconds at most."""
+        waiting = bytes(self._input)
+        self._input.clear()
+        rest = sink(waiting)
+        if rest is not None:
+            self._input += rest
+            return
+        self._last = self._loop.time() + seconds
+        self._sunk = 0
+        self._sink = sink
+        try:
+            while self._sink is not None:
+                await self._more(min(self._last, self._loop.time() + self._idle))
+        finally:
+            self._sink = None
+
+    async def _more(self, until: float) -> None:
+        """Wait for what the client sends next, if it does so in time (in the loop's seconds)."""
         await self._flush()
-        self._reset_timeout(max(until - self.loop.time(), 0.001))
-        self._waiting = True
-        chunk = await self._reader.read(CHUNK)
-        self._waiting = False
-        self._stop_timer()
-        if not chunk or self.closing:
+        if self.closing or self._eof:
             raise EOFError
-        return chunk
+        if self._unread and len(self._input) < MAX_INPUT and self.transport is not None:
+            self._unread = False
+            self.transport.resume_reading()
+        self._give_word(until)
+        await self._sleep(until - self._idle)
+        # what came together with the end is not lost
+        if self.closing or (self._eof and not self._input):
+            raise EOFError
 
     async def _flush(self) -> None:
-        if self._replies:
-            lines = b"\r\n".join(self._replies)
+        if self._replies and self.transport is not None:
+            lines = b"\r\n".join([*self._replies, b""])
             self._replies.clear()
-            self._writer.write(lines + b"\r\n")
-            if self.transport is not None and self.transport.get_write_buffer_size():
-                self._reset_timeout(self._idle)  # the client does not take it all
-                await self._writer.drain()
-                self._stop_timer()
+            self.transport.write(lines)
+            now = self._loop.time()
+            while self._choked and not self.closing:
+                self._give_word(now + self._idle)
+                await self._sleep(now)
 
-    def _stop_timer(self) -> None:
-        self._until = math.inf
+    async def _sleep(self, since: float) -> None:
+        """Until something happens; the client has had the word since then."""
+        self.since = since
+        self._wakeup = self._loop.create_future()
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+            self.since = self._until = math.inf
+
+    def _wake(self, error: Exception | None = None) -> None:
+        if self._wakeup is None or self._wakeup.done():
+            return
+        if error is None:
+            self._wakeup.set_result(None)
+        else:
+            self._wakeup.set_exception(error)
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        """Say no more in the clear (RFC 3207). Raises OSError."""
+        assert self.transport is not None
+        await self._flush()
+        plain = self.transport
+        try:
+            secure = await self._loop.start_tls(
+                plain, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE
+            )
+        except BaseException:
+            self.connection_lost(None)  # of a handshake that fails, asyncio does not tell us
+            raise
+        self.secure = True
+        self.transport = secure
+
+    # --- time and the end ------------------------------------------------------------------
+
+    def _give_word(self, until: float) -> None:
+        """Give the client so much time.
+
+        A timer that is set already stays when it goes off before that: it looks by itself
+        whether the time is really over. Setting one anew for each line would cost a tenth of
+        all that a message takes.
+        """
+        self._until = until
+        if self._timer is None or self._timer.when() > until:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(until, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        now = self._loop.time()
+        self._timer = None
+        if now < self._until:
+            until = min(self._until, now + self._idle)
+            self._timer = self._loop.call_at(until, self._look_at_clock)
+        elif self.closing:
+            if self.transport is not None:
+                self.transport.abort()
+        else:
+            self._farewell(reply.IDLE)
 
     def _farewell(self, status: Status) -> None:
         """Say this last, and close."""
@@ -156,10 +288,12 @@ class Wire(LMTP):
             lines = [*self._replies, reply.line(status), b""]
             self._replies.clear()
             self.transport.write(b"\r\n".join(lines))
+            self.dismissed = True
             self._close()
 
     def _close(self) -> None:
         """Close when all is sent, or when the client does not take it."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
-            self._reset_timeout(LINGER)
+            self._give_word(self._loop.time() + LINGER)
+        self._wake()

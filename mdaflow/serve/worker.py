@@ -11,30 +11,46 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+from ..app import receipts
 from ..app.config import Config
 from .courier import Courier, Crew
-from .lmtp import Connection, Service
-from .sockets import BACKLOG
+from .door import Door
+from .lmtp import Connection
+from .service import Service
+from .slots import Slots
 
+BEAT = 1.0
+"""Seconds between two signs of life."""
 BEGIN = 1.0
 FINISH = 20.0
 LAST = 5.0
+RECEIPTS = 2.0
+"""Seconds for receipts that are on their way, at the very end."""
 
 
-def run(
-    sockets: Iterable[socket.socket],
-    config: Config,
-    courier: Courier,
-    master: int,
-    ready: Callable[[], None],
-) -> None:
-    """Serve until told to stop. `master` is a descriptor that ends when the master does;
-    `ready` is called when clients are served."""
+class Ties(NamedTuple):
+    """What a worker has of its master."""
+
+    life: int
+    """A descriptor that ends when the master does."""
+    ready: Callable[[], None]
+    """Called when clients are served."""
+    beat: Callable[[], None]
+    """Called for as long as the event loop moves."""
+    slots: int
+    """The file of slots.py."""
+    tls: ssl.SSLContext | None
+
+
+def run(sockets: Iterable[socket.socket], config: Config, courier: Courier, ties: Ties) -> None:
+    """Serve until told to stop."""
+    slots = Slots(ties.slots)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -43,13 +59,19 @@ def run(
             loop.add_signal_handler(number, stop.set)
 
         def orphaned() -> None:
-            loop.remove_reader(master)
+            loop.remove_reader(ties.life)
             stop.set()
 
-        loop.add_reader(master, orphaned)
-        await serve(sockets, config, courier, stop, ready)
+        def live() -> None:
+            ties.beat()
+            loop.call_later(BEAT, live)
+
+        live()
+        loop.add_reader(ties.life, orphaned)
+        await serve(sockets, config, courier, stop, ties.ready, ties.tls, slots)
 
     asyncio.run(main())
+    receipts.finish(RECEIPTS)
 
 
 async def serve(
@@ -58,17 +80,19 @@ async def serve(
     courier: Courier,
     stop: asyncio.Event,
     ready: Callable[[], None],
+    tls: ssl.SSLContext | None = None,
+    slots: Slots | None = None,
 ) -> None:
     """Serve until `stop` is set, then drain. The sockets are closed."""
-    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd, a line for each command
-    crew = Crew(courier, config.lmtp.threads, config.lmtp.deadline)
-    service = Service(config.lmtp, config.hostname or socket.gethostname(), crew)
-    listening = [(sock, await _listen(sock, service)) for sock in sockets]
+    crew = Crew(courier, config.lmtp.threads, config.lmtp.deadline, slots)
+    service = Service(config, crew, tls)
+    doors = [Door(sock, lambda: Connection(service)) for sock in sockets]
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again
     ready()
     await stop.wait()
-    await _close(listening)
+    for door in doors:
+        await door.close()
     service.drain()
     await _ended(service, BEGIN)
     service.dismiss()
@@ -76,26 +100,6 @@ async def serve(
     service.abandon()
     await _ended(service, LAST)
     crew.close()
-
-
-async def _listen(sock: socket.socket, service: Service) -> asyncio.Server:
-    # create_server, for unix sockets too: create_unix_server would remove the file at the end.
-    # It accepts up to `backlog` connections at once, and leaves the other workers none: so one.
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(service), sock=sock, backlog=1)
-    sock.listen(BACKLOG)
-    return server
-
-
-async def _close(listening: list[tuple[socket.socket, asyncio.Server]]) -> None:
-    # A server that is closed loses, without a word, what it accepted in the same turn of the
-    # loop. So no more is accepted first, and then what was accepted becomes a connection.
-    for sock, _ in listening:
-        asyncio.get_running_loop().remove_reader(sock)
-    for _ in range(10):
-        await asyncio.sleep(0)
-    for _, server in listening:
-        server.close()
 
 
 async def _ended(service: Service, seconds: float) -> None:

@@ -272,3 +272,62 @@ def test_check_of_the_courier(site: MakeSite) -> None:
         for address in ("bob@example.org", "BOB+x@EXAMPLE.ORG", "eve@example.org", '"../x"@e', "@")
     }
     assert list(answers.values()) == ["2.1.5", "2.1.5", "5.1.1", "5.1.1", "5.1.1"]
+
+
+class Again:
+    """A message that was delivered, and may come again."""
+
+    def __init__(self, site: Site, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir()
+        self.site = replace(site, config=replace(site.config, state=str(tmp_path / "state")))
+        self.courier = pipeline.Courier(self.site)
+
+    def deliver(self, raw: bytes = MAIL.raw, **other: str) -> Status:
+        envelope = replace(Envelope("ann@example.com", "bob@example.org"), **other)  # type: ignore[arg-type]
+        return self.courier.deliver(Message(raw), envelope, lambda: True)
+
+    def unconfirmed(self) -> None:
+        self.courier.unconfirmed(MAIL, Envelope("ann@example.com", "bob@example.org"))
+
+
+def test_comes_again(site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message whose peer did not know that it was delivered is not delivered again (P10)."""
+    again = Again(site(), tmp_path)
+    assert again.deliver().ok
+    again.unconfirmed()
+    monkeypatch.setattr(pipeline, "decide", None)  # no rules run
+    assert again.deliver() == Status(250, "2.0.0", "was delivered before")
+    assert stored(tmp_path) == ["Maildir/new"]
+    line = log_lines(tmp_path)[-1]
+    assert "to=<bob@example.org>, from=<ann@example.com>, message-id=<1@x>, " in line
+    assert line.endswith("dsn=2.0.0, status=delivered (was delivered before)")
+
+
+def test_others_come(site: MakeSite, tmp_path: Path) -> None:
+    """Another message, sender or recipient than the one that is known is delivered."""
+    again = Again(site(), tmp_path)
+    again.deliver()
+    again.unconfirmed()
+    for other in ({"sender": ""}, {"recipient": "bob+x@example.org"}):
+        assert "Saved to" in again.deliver(**other).text
+    assert "Saved to" in again.deliver(MAIL.raw + b"x").text
+    assert len(stored(tmp_path)) == 4
+
+
+def test_nobody_asks_the_store(
+    site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nothing failed, nobody asks whether a message was here before."""
+    again = Again(site(), tmp_path)
+
+    asked: list[str] = []
+    monkeypatch.setattr(again.site.answers.store, "get", asked.append)  # it has nothing
+    assert again.deliver().ok
+    assert not [key for key in asked if key.startswith("done ")]
+
+
+def test_whose_turn(site: MakeSite) -> None:
+    """However somebody is written to, it is the same user."""
+    courier = pipeline.Courier(site())
+    names = ("bob@example.org", "Bob+lists@Example.ORG", "BOB+@example.org", "bob@example.net")
+    assert [courier.whose(name) for name in names] == ["bob@example.org"] * 3 + ["bob@example.net"]

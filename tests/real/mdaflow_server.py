@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ state: {root}/state
 log:
   to: {root}/mdaflow.log
   format: json
-"""
+{more}"""
 
 Entry = dict[str, Any]
 
@@ -99,9 +100,9 @@ def new_root() -> Path:
 
 
 class Mdaflow:
-    """A server below `root`, listening on `socket`."""
+    """A server below `root`, listening on `socket`, with `more` lines of configuration."""
 
-    def __init__(self, root: Path, socket: Path, workers: int = 2) -> None:
+    def __init__(self, root: Path, socket: Path, workers: int = 2, more: str = "") -> None:
         self.root = root
         self.socket = socket
         self.log = root / "mdaflow.log"
@@ -124,6 +125,7 @@ class Mdaflow:
                 mboxes=MBOXES,
                 socket=socket,
                 workers=workers,
+                more=more,
             )
         )
 
@@ -141,6 +143,13 @@ class Mdaflow:
         if self._child is not None:
             child, self._child = self._child, None
             assert child.stop() == 0, child.said.read_text()
+
+    def kill(self) -> None:
+        """Kill master and workers, all at once."""
+        assert self._child is not None
+        child, self._child = self._child, None
+        os.killpg(child.pid, signal.SIGKILL)
+        assert child.stop() == -signal.SIGKILL
 
     def close(self) -> None:
         """End it and remove everything."""
@@ -169,10 +178,10 @@ class Mdaflow:
 
     # --- users and rules -------------------------------------------------------------------
 
-    def user(self, rules: str = "", *, domain: str = MAILDIRS) -> User:
+    def user(self, rules: str = "", *, domain: str = MAILDIRS, name: str = "") -> User:
         """A user nobody has met before."""
         self._users += 1
-        name = f"user{self._users}"
+        name = name or f"user{self._users}"
         user = User(f"{name}@{domain}", self.root / domain / domain / name)
         user.home.mkdir()
         give_away(user.home)
@@ -247,6 +256,8 @@ class Lmtp:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError, AssertionError):  # gone already
+            self.say("QUIT")
         self._lines.close()
         self._socket.close()
 

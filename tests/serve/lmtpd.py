@@ -25,8 +25,9 @@ from mdaflow.errors import (
 )
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.serve import worker
+from mdaflow.serve import lmtp, tls, worker
 
+lmtp.PAUSE = 0.001  # errors are what tests are about
 SAVED = Status(250, "2.0.0", "7Xk2 Saved to lists/dev")
 
 
@@ -45,6 +46,8 @@ class FakeCourier:
         self.delivered: list[tuple[Envelope, bytes]] = []
         self.checked: list[str] = []
         self.hanging: list[str] = []
+        self.unknown: list[str] = []
+        """Recipients whose client may not know that they have their mail."""
         self.go = threading.Event()
 
     def check(self, recipient: str) -> Status:
@@ -57,6 +60,12 @@ class FakeCourier:
             case "nocheck":
                 raise OSError(errno.EIO, "Input/output error", "/secret/path")
         return RECIPIENT_OK
+
+    def whose(self, recipient: str) -> str:
+        return recipient
+
+    def unconfirmed(self, message: Message, envelope: Envelope) -> None:
+        self.unknown.append(envelope.recipient)
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
         match _local(envelope.recipient):
@@ -74,11 +83,11 @@ class FakeCourier:
                 raise SystemExit("no")
             case "slow":
                 self._hang(envelope)
-            case "hung" if fence():  # in the commit itself
-                self._hang(envelope)
         if not fence():
             return TOO_SLOW
-        self.delivered.append((envelope, message.raw))
+        if _local(envelope.recipient) == "hung":  # in the commit itself
+            self._hang(envelope)
+        self.delivered.append((envelope, message.raw[:]))
         return SAVED
 
     def _hang(self, envelope: Envelope) -> None:
@@ -198,7 +207,8 @@ class Running:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             self._stop = lambda: loop.call_soon_threadsafe(stop.set)
-            await worker.serve([sock], config, self.courier, stop, ready.set)
+            context = tls.context(config.lmtp)
+            await worker.serve([sock], config, self.courier, stop, ready.set, context)
 
         self._thread = threading.Thread(target=lambda: asyncio.run(main()))
         self._thread.start()
@@ -208,7 +218,7 @@ class Running:
 @contextlib.contextmanager
 def running(sock: socket.socket | None = None, /, **limits: object) -> Iterator[Running]:
     """A server on a unix socket, or on `sock`; `limits` as in the configuration's `lmtp`."""
-    settings = {"threads": 4, "deadline": 20.0, "idle": 20.0} | limits
+    settings = {"threads": 4, "deadline": 20.0, "idle": 20.0, "spool": "/tmp"} | limits
     config = Config(hostname="mx.example.org", lmtp=Lmtp(**settings))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "lmtp")

@@ -8,6 +8,7 @@ of its own in the folder `spool`, and answers with its process id, user id and t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mdaflow.app.config import Config, Lmtp
+from mdaflow.app.inflight import InFlight
 from mdaflow.errors import RECIPIENT_OK, TOO_SLOW, ConfigError, Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
@@ -31,18 +33,29 @@ USER = "nobody" if os.geteuid() == 0 else ""
 
 
 class SpoolCourier:
-    """Stores in `folder/spool`; `slow` waits for the file `go`; `dies` takes its worker along."""
+    """Stores in `folder/spool`; `slow` waits for the file `go`.
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    The rules of `dies` kill the worker, those of `hangs` hold its interpreter.
+    """
+
+    def __init__(self, folder: Path, config: Config, inflight: InFlight) -> None:
         self._folder = folder
+        self._inflight = inflight
         self._text = f"{os.getpid()} {os.getuid()} {config.hostname}"
 
     def check(self, recipient: str) -> Status:
         return RECIPIENT_OK
 
+    def whose(self, recipient: str) -> str:
+        return recipient
+
+    def unconfirmed(self, message: Message, envelope: Envelope) -> None:
+        """Nothing: nobody counts what comes twice."""
+
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
-        if envelope.recipient.startswith("dies@"):
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._inflight.noted(message, envelope) as spare:
+            if not spare:
+                self._run_rules(envelope.recipient)
         if envelope.recipient.startswith("slow@"):
             (self._folder / "spool" / f"slow.{os.getpid()}").touch()
             while not (self._folder / "go").exists():
@@ -54,13 +67,22 @@ class SpoolCourier:
             file.write(message.raw)
         return Status(250, "2.0.0", self._text)
 
+    def _run_rules(self, recipient: str) -> None:
+        if recipient.startswith("dies@"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if recipient.startswith("hangs@"):
+            (self._folder / "spool" / "slow.hang").touch()
+            ctypes.PyDLL(None).sleep(60)
+
 
 def script(folder: Path) -> int:
     """What the process does."""
-    from mdaflow.serve import master
+    from mdaflow.serve import master, worker
 
     logging.basicConfig(filename=folder / "log", format="%(levelname)s %(message)s", level="INFO")
     master.DRAIN = float(os.environ.get("DRAIN", "30"))
+    master.HANG = float(os.environ.get("HANG", "120"))
+    worker.BEAT = min(1.0, master.HANG / 40)
 
     def load() -> Config:
         settings = json.loads((folder / "settings").read_text())
@@ -69,13 +91,13 @@ def script(folder: Path) -> int:
         limits = {"listen": tuple(settings["listen"]), "threads": 4, **settings["lmtp"]}
         return Config(hostname=settings["hostname"], user=settings["user"], lmtp=Lmtp(**limits))
 
-    def make_courier(config: Config) -> SpoolCourier:
+    def make_courier(config: Config, inflight: InFlight) -> SpoolCourier:
         trouble = json.loads((folder / "settings").read_text())["trouble"]
         if trouble == "courier":
             raise ConfigError(("state: cannot be used",))
         if trouble == "bug":
             raise ZeroDivisionError("a bug")
-        return SpoolCourier(folder, config)
+        return SpoolCourier(folder, config, inflight)
 
     return master.serve(load(), make_courier, load)
 
@@ -143,6 +165,11 @@ class Mastered:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
+
+    def descriptors(self) -> int:
+        """The number of descriptors of the master."""
+        assert self.process is not None
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def stored(self) -> list[bytes]:
         return [file.read_bytes() for file in (self.folder / "spool").glob("*.mail")]

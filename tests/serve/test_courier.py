@@ -1,71 +1,19 @@
-"""Fences and the crew of threads."""
+"""The crew of a worker: checks, deliveries, deadlines, and what its client may not know."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from lmtpd import FakeCourier
+from lmtpd import FakeCourier, until
 
 from mdaflow.errors import RECIPIENT_OK, TOO_SLOW, UNKNOWN_USER, Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.serve import courier
-from mdaflow.serve.courier import Crew, Fence
-
-LATER = 1000.0
-
-
-def test_fence_passes_once_for_all() -> None:
-    """Who passed has passed: the fence can no longer be closed."""
-    fence = Fence(time.monotonic() + LATER)
-    assert not fence.closed
-    assert fence()
-    assert not fence.close()
-    assert fence()
-    assert not fence.closed
-
-
-def test_fence_closed() -> None:
-    """Nobody passes a closed fence."""
-    fence = Fence(time.monotonic() + LATER)
-    assert fence.close()
-    assert fence.closed
-    assert not fence()
-
-
-def test_fence_looks_at_the_clock() -> None:
-    """A fence is closed when its time has come, even if nobody closed it."""
-    fence = Fence(time.monotonic())
-    assert fence.closed
-    assert not fence()
-
-
-def test_fence_between_threads() -> None:
-    """Of many threads that pass and close, either all passed or the fence is closed."""
-    for _ in range(50):
-        fence = Fence(time.monotonic() + LATER)
-        start = threading.Barrier(4)
-        passed: list[bool] = []
-        shut: list[bool] = []
-
-        def run(
-            act: Callable[[], bool], into: list[bool], start: threading.Barrier = start
-        ) -> None:
-            start.wait(10)
-            into.append(act())
-
-        threads = [threading.Thread(target=run, args=(fence, passed)) for _ in range(2)]
-        threads += [threading.Thread(target=run, args=(fence.close, shut)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
-        assert shut == [not any(passed)] * 2
-        assert fence() == any(passed)
+from mdaflow.serve.courier import CHECKERS, Crew
 
 
 def crew(fake: FakeCourier, act: Callable[[Crew], Awaitable[None]], **options: float) -> None:
@@ -130,6 +78,37 @@ def test_check_hangs() -> None:
     crew(FakeCourier(), act, deadline=0.1)
 
 
+def test_check_does_not_wait_for_deliveries() -> None:
+    """While all threads deliver, recipients are checked."""
+    fake = FakeCourier()
+
+    async def act(made: Crew) -> None:
+        delivery = asyncio.create_task(made.deliver(Message(b"x"), to("slow", "bob")))
+        while not fake.hanging:
+            await asyncio.sleep(0.005)
+        assert await made.check("bob@x") == RECIPIENT_OK
+        assert fake.recipients() == []
+        fake.go.set()
+        assert all(status.ok for status in await delivery)
+
+    crew(fake, act, threads=1)
+
+
+def test_all_checks_hang() -> None:
+    """When no check ends, each is a 451 in time, and no more threads hang than there are."""
+    fake = FakeCourier()
+
+    async def act(made: Crew) -> None:
+        threads = set(threading.enumerate())
+        checks = [made.check(f"noanswer@{number}.example") for number in range(3 * CHECKERS)]
+        assert {status.code for status in await asyncio.gather(*checks)} == {451}
+        assert len(fake.checked) == CHECKERS
+        assert set(threading.enumerate()) <= threads
+
+    crew(fake, act, deadline=0.2)
+    assert len(fake.checked) == CHECKERS  # who waited too long was not asked for afterwards
+
+
 def test_late_commit_is_refused() -> None:
     """Who hangs before its fence gets 451 and is not delivered later; the others are."""
     fake = FakeCourier()
@@ -151,11 +130,11 @@ def test_queued_too_long() -> None:
         assert statuses == [TOO_SLOW, TOO_SLOW]
 
     crew(fake, act, deadline=0.1, threads=1)
-    assert fake.recipients() == []
+    assert fake.recipients() == fake.unknown == []
 
 
 def test_hung_commit(caplog: pytest.LogCaptureFixture) -> None:
-    """Who hangs behind its fence gets 451 at the deadline, and the log tells of the duplicate."""
+    """Who hangs behind its fence gets 451 at the deadline; that it was saved is noted (P10)."""
     fake = FakeCourier()
 
     async def act(made: Crew) -> None:
@@ -163,7 +142,8 @@ def test_hung_commit(caplog: pytest.LogCaptureFixture) -> None:
 
     crew(fake, act, deadline=0.1)
     assert fake.recipients() == ["hung@example.org"]
-    assert "<hung@example.org>: saved after the deadline, may come twice" in caplog.messages
+    assert "<hung@example.org>: saved, but the client does not know" in caplog.messages
+    assert fake.unknown == ["hung@example.org"]
 
 
 def test_commit_in_the_grace() -> None:
@@ -212,23 +192,79 @@ def test_nobody_waits() -> None:
 
     crew(fake, act)
     assert sorted(fake.recipients()) == ["bob@example.org", "slow@example.org"]
+    assert fake.unknown == ["slow@example.org"]  # was done when nobody waited
+
+
+class Forgetful(FakeCourier):
+    """Cannot note anything; the first time it waits to be told to go."""
+
+    def unconfirmed(self, message: Message, envelope: Envelope) -> None:
+        super().unconfirmed(message, envelope)
+        self.go.wait(10)
+        raise OSError("no store")
+
+
+def test_unconfirmed() -> None:
+    """What the client may not know is noted for each recipient."""
+    fake = FakeCourier()
+
+    async def act(made: Crew) -> None:
+        made.unconfirmed(Message(b"x"), to("ann", "bob"))
+        assert made.busy
+
+    crew(fake, act)
+    assert fake.unknown == ["ann@example.org", "bob@example.org"]
+
+
+def test_unconfirmed_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be noted is logged, and stops nothing."""
+    fake = Forgetful()
+    fake.go.set()
+
+    async def act(made: Crew) -> None:
+        made.unconfirmed(Message(b"x"), to("ann", "bob"))
+        assert (await made.deliver(Message(b"x"), to("carl")))[0].ok
+
+    crew(fake, act)
+    assert fake.unknown == ["ann@example.org", "bob@example.org"]
+    assert caplog.text.count("OSError: no store\n") == 2
+
+
+def test_unconfirmed_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While nothing can be noted, few messages are kept for it."""
+    monkeypatch.setattr(courier, "MAX_NOTES", 2)
+    fake = Forgetful()
+
+    async def act(made: Crew) -> None:
+        made.unconfirmed(Message(b"x"), to("ann", "bob", "carl"))
+
+    crew(fake, act)
+    assert fake.unknown == ["ann@example.org", "bob@example.org"]
+    assert "<carl@example.org>: too much to note, may come twice" in caplog.messages
 
 
 def test_loop_is_gone() -> None:
     """A thread whose loop has ended finishes its work and ends."""
+    crews: list[Crew] = []
     before = set(threading.enumerate())
     fake = FakeCourier()
 
     async def main() -> None:
         made = Crew(fake, 1, 20.0)
+        crews.append(made)
         task = asyncio.create_task(made.deliver(Message(b"x"), to("slow")))
         while not fake.hanging:
             await asyncio.sleep(0.005)
         task.cancel()
 
     asyncio.run(main())
-    [thread] = set(threading.enumerate()) - before
+    made = set(threading.enumerate()) - before
     fake.go.set()
-    thread.join(10)
-    assert not thread.is_alive()
+    until(lambda: len(made & set(threading.enumerate())) == len(made) - 1)
     assert fake.recipients() == ["slow@example.org"]
+    crews[0].close()  # for the others
+    for thread in made:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,11 @@ sock.listen()
 os.dup2(sock.fileno(), 3)
 os.set_inheritable(3, True)  # it may have been 3 already
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.executable, [sys.executable, sys.argv[1], sys.argv[2]])
+"""
+FEW_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 120))
 os.execv(sys.executable, [sys.executable, sys.argv[1], sys.argv[2]])
 """
 
@@ -97,15 +104,136 @@ def test_dead_worker_is_replaced(server: Mastered) -> None:
     assert f"worker {victim} ended with -9" in server.log()
 
 
+def stop_a_worker(server: Mastered, recipient: str = "dies@x", raw: bytes = b"poison\r\n") -> None:
+    """A message that ends the worker it comes to; wait for the next one."""
+    dead = server.log().count(" ended with ")
+    with Client(server.path) as client:
+        client.hello().start(recipient, raw=raw)
+        assert client.line() == ""
+    until(lambda: server.log().count(" ended with ") == dead + 1 and len(server.workers()) == 2)
+
+
+def survives(server: Mastered, recipient: str = "dies@x", raw: bytes = b"poison\r\n") -> bool:
+    """Is the message delivered?"""
+    with Client(server.path) as client:
+        client.hello().start(recipient, raw=raw)
+        return client.line().startswith("250 2.0.0 ")
+
+
 def test_poison(server: Mastered) -> None:
-    """A message that kills its workers again and again does not end the service."""
+    """A message that has killed two workers is delivered without rules; others have theirs."""
     server.start()
-    for _ in range(3):
-        with Client(server.path) as client:
-            client.hello().start("dies@x")
-            assert client.line() == ""
-    deliver(server)
+    before = server.descriptors()
+    for _ in range(2):
+        stop_a_worker(server)
+        deliver(server)
+    assert survives(server)
+    assert server.stored().count(b"poison\n") == 1
+    stop_a_worker(server, raw=b"other poison\r\n")
+    assert server.log().count("was at the rules of 1 messages when it died") == 3
+    until(lambda: server.descriptors() <= before)
+
+
+def test_poison_for_many(server: Mastered) -> None:
+    """A message gets one strike for a death, however many recipients it had."""
+    server.start()
+    with Client(server.path) as client:
+        client.hello().start(*(f"dies@{n}" for n in "abc"), raw=b"poison\r\n")
+        assert client.line() == ""
+    until(lambda: " ended with " in server.log() and len(server.workers()) == 2)
+    stop_a_worker(server)
+    assert survives(server)
+
+
+def test_poison_and_reload(server: Mastered) -> None:
+    """Strikes outlive a reload, also with other numbers of workers and threads."""
+    server.start()
+    stop_a_worker(server)
+    server.reload(lmtp={"workers": 3, "threads": 9})
+    until(lambda: len(server.workers()) == 3)
+    server.reload(lmtp={"workers": 2, "threads": 2})
     until(lambda: len(server.workers()) == 2)
+    stop_a_worker(server)
+    server.reload(hostname="two.example")
+    assert survives(server)
+
+
+def test_hang(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose interpreter is held is replaced; its message gets a strike, others flow."""
+    monkeypatch.setenv("HANG", "1.5")
+    server.start()
+    with Client(server.path) as client:
+        client.hello().start("hangs@x", raw=b"poison\r\n")
+        until(server.slow)
+        time.sleep(0.1)  # until it really holds the interpreter, and takes no more connections
+        deliver(server)
+        assert client.line() == ""
+    until(lambda: " ended with -9" in server.log() and len(server.workers()) == 2)
+    assert " has not moved for 2 seconds, it is killed" in server.log()
+    stop_a_worker(server)
+    assert survives(server)
+
+
+def test_hang_in_drain(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds a worker that shall end gets its strike, too."""
+    monkeypatch.setenv("DRAIN", "0.3")
+    server.start()
+    with Client(server.path) as client:
+        client.hello().start("hangs@x", raw=b"poison\r\n")
+        until(server.slow)
+        server.reload()
+        assert client.line() == ""
+    until(lambda: "when it died" in server.log() and len(server.workers()) == 2)
+    stop_a_worker(server)
+    assert survives(server)
+
+
+def test_stopped_worker(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is stopped for long is replaced; what it was not at gets no strike."""
+    monkeypatch.setenv("HANG", "1.5")
+    server.start()
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+    until(lambda: len(server.workers()) == 2 and victim not in server.workers())
+    deliver(server)
+    assert f"worker {victim} has not moved" in server.log()
+    assert "when it died" not in server.log()
+
+
+def test_all_stopped(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was stopped together with the master, as on a machine that sleeps, lives on."""
+    monkeypatch.setenv("HANG", "1.5")
+    server.start()
+    workers = server.workers()
+    server.kill(signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2)
+    server.kill(signal.SIGCONT)
+    time.sleep(0.1)  # the master sees them before they run again
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+    deliver(server)
+    assert server.workers() == workers
+
+
+def test_few_descriptors(server: Mastered) -> None:
+    """All descriptors that are allowed are used; when they do not suffice, less is promised."""
+    wrapper = server.folder / "wrapper.py"
+    wrapper.write_text(FEW_DESCRIPTORS)
+    import mastered as module
+
+    server.start(str(wrapper), str(module.__file__), lmtp={"workers": 1})
+    said = "120 descriptors (LimitNOFILE=) are not enough for 200 connections, a worker takes 8"
+    assert server.log().count(said) == 1
+    [pid] = server.workers()
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max open files +120 +120 ", limits, re.M)
+    with contextlib.ExitStack() as stack:
+        greetings = [stack.enter_context(Client(server.path)).line()[:3] for _ in range(9)]
+        assert greetings == ["220"] * 8 + ["421"]
+    server.reload(lmtp={"workers": 1, "max_connections": 8})
+    assert server.log().count(said) == 1
 
 
 def test_stop(server: Mastered) -> None:

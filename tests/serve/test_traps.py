@@ -1,4 +1,4 @@
-"""What stock aiosmtpd does, and what our server does instead (T1 to T7, T9).
+"""What stock aiosmtpd does, and what our server does instead (T1 to T11).
 
 When a test here fails on the stock side, aiosmtpd has changed: our side must hold anyway.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -42,9 +43,9 @@ class Stock:
 
 
 @contextlib.contextmanager
-def stock() -> Iterator[tuple[Client, Stock]]:
+def stock(handler: Stock | None = None) -> Iterator[tuple[Client, Stock]]:
     """A client of stock aiosmtpd, past LHLO, and its handler."""
-    handler = Stock()
+    handler = handler or Stock()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     with tempfile.TemporaryDirectory() as folder:
@@ -209,3 +210,92 @@ def test_t7_bare_line_feed() -> None:
         client.send(b"RCPT TO:<u@x>\nRCPT TO:<v@x>\r\n")
         assert client.line().startswith("500 5.5.2 ")
         assert client.say("DATA").startswith("503 5.5.1 ")
+
+
+def test_t8_caps() -> None:
+    """T8: recipients and connections are limited."""
+    with stock() as (client, _):
+        client.say("MAIL FROM:<a@x>")
+        assert all(client.say(f"RCPT TO:<{n}@x>") == "250 OK" for n in range(1500))
+        with contextlib.ExitStack() as stack:
+            path = client.sock.getpeername()
+            for _ in range(250):
+                assert stack.enter_context(Client(path)).line().startswith("220 ")
+    with running() as server, server.client() as client:
+        client.hello().say("MAIL FROM:<a@x>")
+        said = [client.say(f"RCPT TO:<{n}@x>")[:9] for n in range(1100)]
+        assert said == ["250 2.1.5"] * 1000 + ["452 4.5.3"] * 100
+        with contextlib.ExitStack() as stack:
+            greetings = [stack.enter_context(server.client()).line()[:9] for _ in range(250)]
+            assert greetings.count("421 4.3.2") >= 51
+
+
+def test_t9_extensions() -> None:
+    """T9: PIPELINING and ENHANCEDSTATUSCODES are announced, and every reply has such a code."""
+
+    def announced(client: Client) -> list[str]:
+        client.send(b"LHLO again\r\n")
+        lines = [client.line()]
+        while lines[-1][3] == "-":
+            lines.append(client.line())
+        return [line[4:] for line in lines]
+
+    asked = ("NOOP", "RSET", "DATA", "NONSENSE", "MAIL FROM:<a@x> FOO=1", "VRFY x", "HELP")
+    code = re.compile(r"[245][0-9]{2} [245]\.[0-9]+\.[0-9]+ ")
+    with stock() as (client, _):
+        assert not {"PIPELINING", "ENHANCEDSTATUSCODES"} & set(announced(client))
+        assert not any(code.match(client.say(command)) for command in asked)
+    with ours() as client:
+        assert {"PIPELINING", "ENHANCEDSTATUSCODES"} <= set(announced(client))
+        assert all(code.match(client.say(command)) for command in asked)
+
+
+def test_t10_parameters() -> None:
+    """T10: the parameters of DSN are taken as they are, and the null sender is none."""
+    mail = "MAIL FROM:<> RET=HDRS ENVID=QQ314159"
+    rcpt = "RCPT TO:<bob@x> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Sales+2BTeam@example.org"
+    with stock() as (client, handler):
+        assert client.say(mail).startswith("555 ")
+        client.say("MAIL FROM:<>")
+        assert client.say(rcpt).startswith("555 ")
+        transaction(client, "bob@x")
+        client.line()
+        assert handler.envelopes[0].mail_from == "<>"
+    with running() as server, server.client() as client:
+        assert client.hello().say(mail).startswith("250 ")
+        assert client.say(rcpt).startswith("250 ")
+        client.say("DATA")
+        client.send(b"hello\r\n.\r\n")
+        assert client.line().startswith("250 ")
+        [(envelope, _)] = server.courier.delivered
+        assert (envelope.sender, envelope.ret, envelope.envid) == ("", "HDRS", "QQ314159")
+        assert envelope.original == "Sales+Team@example.org"
+        assert set(envelope.notify) == {"SUCCESS", "FAILURE"}
+
+
+def test_t10_limits_are_shared() -> None:
+    """T10: with aiosmtpd, what one client says changes the limits of the others."""
+    loop = asyncio.new_event_loop()
+    one, other = (SMTP(Stock(), hostname="a", loop=loop) for _ in range(2))
+    loop.close()
+    assert one.command_size_limits is other.command_size_limits
+
+
+def test_t11_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T11: no connection asks the resolver for our name."""
+    asked: list[str] = []
+
+    def getfqdn(name: str = "") -> str:
+        asked.append(name)
+        return "slow.example"
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    loop = asyncio.new_event_loop()
+    LMTP(Stock(), loop=loop)
+    loop.close()
+    assert asked == [""]
+    with running() as server:
+        for _ in range(3):
+            with server.client() as client:
+                client.hello()
+    assert asked == [""]

@@ -1,0 +1,204 @@
+"""The processes of the workers: born all or none, and known to serve before they count.
+
+A worker is forked from the master, drops its rights, and serves what the master has bound. It
+holds the reading end of a pipe that ends when the master does, however that happens. Exit codes:
+0, 78 (configuration), 70 (anything else).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from ..app import privileges
+from ..app.config import Config
+from ..app.inflight import InFlight, Strikes
+from ..errors import ConfigError
+from . import slots, sockets, worker
+from .courier import Courier
+
+log = logging.getLogger("mdaflow")
+
+EX_SOFTWARE = 70
+EX_CONFIG = 78
+START = 30.0
+"""Seconds that a worker may take to begin."""
+
+MakeCourier = Callable[[Config, InFlight], Courier]
+
+
+class StartFailed(Exception):
+    """A new worker ended before it served; its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a worker ended with {code} before it served")
+        self.code = code
+
+
+class Setup(NamedTuple):
+    """What workers are made from."""
+
+    config: Config
+    listeners: sockets.Listeners
+    tls: ssl.SSLContext | None
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be."""
+        return self.config.lmtp.workers or len(os.sched_getaffinity(0))
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process that serves, and what the master knows of it. Times are monotonic."""
+
+    core: int | None
+    """The core that it is bound to."""
+    inflight: InFlight
+    born: float = 0.0
+    """When it began to serve."""
+    beats: int = 0
+    """Of its event loop, at our last look."""
+    missed: int = 0
+    """Looks since these have changed."""
+    until: float = math.inf
+    """When patience with its end ends."""
+
+
+class Forks:
+    """Makes workers. `mask` are the signals that the master blocked before it blocked its own."""
+
+    def __init__(self, make_courier: MakeCourier, mask: Iterable[int]) -> None:
+        """Raises OSError."""
+        self.strikes = Strikes()
+        self._make_courier = make_courier
+        self._mask = mask
+        self._slots = slots.open_file()
+        self._life, self._our_life = os.pipe()
+
+    def close(self) -> None:
+        """No more workers; those that there are notice."""
+        for fd in (self._slots, self._life, self._our_life):
+            os.close(fd)
+
+    def start(
+        self,
+        setup: Setup,
+        count: int,
+        others: Collection[Worker],
+        unwanted: Collection[sockets.Listener] = (),
+    ) -> dict[int, Worker]:
+        """Workers that serve, all or none, by process id, beside `others`. They do not keep what
+        is `unwanted`. Raises StartFailed, OSError."""
+        born: dict[int, int] = {}
+        workers: dict[int, Worker] = {}
+        try:
+            for _ in range(count):
+                core = _free_core(setup, [*others, *workers.values()])
+                made = Worker(core, InFlight(setup.config.lmtp.threads, self.strikes))
+                pid, ready = self._fork(setup, made, unwanted)
+                born[pid] = ready
+                workers[pid] = made
+            failed = [pid for pid, ready in born.items() if not _serves(ready)]
+            if failed:
+                raise StartFailed(_end(failed[0], born))
+        except BaseException:
+            for pid in tuple(born):
+                _end(pid, born)
+            raise
+        for pid, ready in born.items():
+            os.close(ready)
+            workers[pid].born = time.monotonic()
+        return workers
+
+    def _fork(
+        self, setup: Setup, made: Worker, unwanted: Collection[sockets.Listener]
+    ) -> tuple[int, int]:
+        """The process id, and a descriptor that gets a byte when the worker serves."""
+        reading, writing = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
+        if pid == 0:
+            try:
+                for listener in unwanted:
+                    listener.socket.close()  # the file is the master's
+                os._exit(self._live(setup, made, writing))
+            finally:
+                os._exit(EX_SOFTWARE)
+        os.close(writing)
+        return pid, reading
+
+    def _live(self, setup: Setup, made: Worker, ready: int) -> int:
+        """Be a worker, to the end; the exit code. Nothing may leave this function."""
+        try:
+            os.close(self._our_life)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            if made.core is not None:
+                os.sched_setaffinity(0, {made.core})
+            privileges.drop(setup.config.user)
+            os.umask(0o077)
+            courier = self._make_courier(setup.config, made.inflight)
+            listening = [listener.socket for listener in sockets.flat(setup.listeners)]
+            tell, beat = partial(_tell, ready), made.inflight.beat
+            ties = worker.Ties(self._life, tell, beat, self._slots, setup.tls)
+            worker.run(listening, setup.config, courier, ties)
+            return 0
+        except ConfigError as error:
+            report(error)
+            return EX_CONFIG
+        except BaseException:
+            log.exception("worker failed")
+            return EX_SOFTWARE
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+def report(error: ConfigError) -> None:
+    """Log what is wrong with a configuration."""
+    for problem in error.problems:
+        log.error("%s", problem)
+
+
+def _tell(ready: int) -> None:
+    os.write(ready, b"!")
+    os.close(ready)
+
+
+def _serves(ready: int) -> bool:
+    """Wait for the byte of a new worker."""
+    return bool(select.select([ready], [], [], START)[0] and os.read(ready, 1))
+
+
+def _end(pid: int, born: dict[int, int]) -> int:
+    """Strike a worker that serves nobody yet off the list; its exit code."""
+    os.close(born.pop(pid))
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _free_core(setup: Setup, others: Iterable[Worker]) -> int | None:
+    """The core for one more worker, when each can have its own.
+
+    The threads of a process run one at a time (the interpreter's lock). Spread over two cores
+    they wait for each other across them: bound to one, the same work goes a third faster.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    taken = [other.core for other in others]
+    return min(cores, key=taken.count) if setup.wanted <= len(cores) else None

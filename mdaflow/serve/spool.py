@@ -1,0 +1,114 @@
+"""Where messages wait while they arrive: small ones in memory, all others in a file.
+
+A file has no name, so nothing of it is left when the process ends, however that happens. A
+message that came whole is read through a mapping of its file: it costs no memory of ours.
+
+A mapping cannot fail as a read can. Where the disk does not give back what was written to it,
+the worker is killed by SIGBUS; nothing was acknowledged, so the mail comes again.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import mmap
+import os
+import tempfile
+
+from ..errors import TOO_BIG, Status, from_oserror
+from .data import DataReader
+
+log = logging.getLogger("mdaflow")
+
+THRESHOLD = 64 << 10
+"""The most bytes of a message that are held in memory."""
+
+
+class Spool:
+    """A folder for messages that arrive, of at most `limit` bytes each."""
+
+    def __init__(self, folder: str, limit: int, reserve: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._reserve = reserve
+
+    def has_room(self, size: int) -> bool:
+        """May a message of so many bytes come? (P44) Raises OSError when nobody knows."""
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize >= size + self._reserve
+
+
+class Arrival:
+    """One message on its way in. What goes wrong is kept, so that its end is still found."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.refusal: Status | None = None
+        """Why it cannot be taken; what comes is not kept any more."""
+        self._spool = spool
+        self._reader = DataReader(self._store)
+        self._memory = io.BytesIO()
+        self._file = -1
+        self._size = 0
+
+    def feed(self, chunk: bytes | memoryview) -> bytes | None:
+        """Take the next bytes. None: more, please. Else the end was seen: what follows it."""
+        return self._reader.feed(chunk)
+
+    def raw(self) -> bytes | mmap.mmap:
+        """All of the message. Raises OSError."""
+        if self._file < 0:
+            return self._memory.getvalue()  # the buffer itself, not a copy
+        return mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)  # a descriptor of its own
+
+    def close(self) -> None:
+        """Forget what is here; a mapping lives on."""
+        self._memory = io.BytesIO()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _store(self, block: bytes) -> None:
+        if self.refusal is None and self._reader.size > self._spool.limit:
+            self._refuse(TOO_BIG, "over the limit of size")
+        if self.refusal is None:
+            try:
+                self._write(block)
+            except OSError as error:
+                found = from_oserror(error)
+                self._refuse(found.status, f"lmtp.spool: {found}")
+
+    def _refuse(self, status: Status, cause: str) -> None:
+        log.warning("a message is refused: %s", cause)
+        self.refusal = status
+        self.close()
+
+    def _write(self, block: bytes) -> None:
+        self._size += len(block)
+        if self._file < 0 and self._size > THRESHOLD:
+            self._file = _unnamed(self._spool.folder)
+            _write(self._file, self._memory.getvalue())
+            self._memory = io.BytesIO()
+        if self._file < 0:
+            self._memory.write(block)
+        else:
+            _write(self._file, block)
+
+
+def _unnamed(folder: str) -> int:
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except IsADirectoryError:  # a kernel that does not know O_TMPFILE
+        pass
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # NFS
+            raise
+    fd, path = tempfile.mkstemp(dir=folder)
+    os.unlink(path)
+    return fd
+
+
+def _write(fd: int, block: bytes | memoryview) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,215 @@
+"""Messages that stop workers: noted, struck, and delivered without rules."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from here import ANN, BOB, RAW, Here
+
+from mdaflow.app import inflight, pipeline
+from mdaflow.app.build import Site
+from mdaflow.app.decide import decide
+from mdaflow.app.inflight import InFlight, Strikes, known_by
+from mdaflow.engine.plan import Plan
+from mdaflow.errors import Status
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+
+ENVELOPE = Envelope(ANN, BOB)
+MAIL = Message(RAW)
+
+
+def killed(work: Callable[[], None], seconds: float) -> None:
+    """Do this again and again in a process of its own, and kill that."""
+    child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                work()
+        finally:
+            os._exit(1)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def mark(message: Message, envelope: Envelope = ENVELOPE) -> bytes:
+    return inflight.mark(known_by(message, envelope))
+
+
+def marks(*names: bytes) -> list[bytes]:
+    return [inflight.mark(name) for name in names]
+
+
+def test_mark() -> None:
+    """A message is known again by its sender, its size, its first 64 KiB and its last 4 KiB."""
+    big = bytearray(200_000)
+    about = {"sender": ENVELOPE, "recipient": replace(ENVELOPE, recipient="eve@x")}
+    [one] = {mark(Message(bytes(big)), envelope) for envelope in about.values()}
+    assert one != mark(Message(bytes(big)), replace(ENVELOPE, sender="eve@x"))
+    assert one != mark(Message(bytes(big) + b"\0"), ENVELOPE)
+    for at, same in ((0, False), (65_535, False), (65_536, True), (196_000, False), (-1, False)):
+        other = big.copy()
+        other[at] = 1
+        assert (one == mark(Message(bytes(other)), ENVELOPE)) is same, at
+
+
+def test_mark_of_a_file() -> None:
+    """Whether a message is in memory or in a spool file makes no difference."""
+    raw = bytes(range(256)) * 400
+    with tempfile.TemporaryFile() as file:
+        file.write(raw)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as spooled:
+            known = mark(Message(spooled), ENVELOPE)  # type: ignore[arg-type,unused-ignore]
+    assert known == mark(Message(raw), ENVELOPE)
+
+
+def test_killed_at_any_time() -> None:
+    """Whenever a process dies, what it was at is told whole or not at all."""
+    mails = [Message(b"a" * 3000), Message(b"b" * 60_000)]
+    possible: list[set[bytes]] = [set(), *({mark(mail)} for mail in mails)]
+    seen: list[set[bytes]] = []
+    while len(seen) < 40 or not all(one in seen for one in possible):
+        table = InFlight(2, Strikes())
+
+        def work(table: InFlight = table) -> None:
+            for mail in mails:
+                with table.noted(mail, ENVELOPE):
+                    pass
+
+        killed(work, 0.002 + len(seen) % 40 / 20_000)
+        seen.append(table.marks)
+        assert table.marks in possible
+
+
+def test_beats() -> None:
+    """The beats of a worker are seen by its master."""
+    table = InFlight(1, Strikes())
+    killed(table.beat, 0.01)
+    assert table.beats > 0
+    assert table.marks == set()
+
+
+def test_notes_are_taken_away() -> None:
+    """Who is done, or has failed, is at nothing; its row is free again."""
+    table = InFlight(2, Strikes())
+    for _ in range(5):
+        with contextlib.suppress(ZeroDivisionError), table.noted(MAIL, ENVELOPE):
+            assert table.marks == {mark(MAIL)}
+            raise ZeroDivisionError
+        assert table.marks == set()
+
+
+def test_more_threads_than_rows() -> None:
+    """Who finds no row goes without a note, and disturbs nobody's."""
+    table = InFlight(1, Strikes())
+    first, second = Message(b"1"), Message(b"2")
+    with table.noted(first, ENVELOPE):
+        with table.noted(second, ENVELOPE) as spare:
+            assert not spare
+            assert table.marks == {mark(first)}
+        assert table.marks == {mark(first)}
+
+
+def test_two_strikes() -> None:
+    """With two strikes a message is out, whoever looks: here a process that was there before."""
+    strikes = Strikes()
+    [poison, other] = marks(b"poison", b"other")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(strikes.out(b"poison") and not strikes.out(b"other"))
+        finally:
+            os._exit(9)
+    strikes.add([poison, other])
+    assert not strikes.out(b"poison")
+    strikes.add([poison])
+    os.close(reading)
+    os.close(writing)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_strikes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many messages the oldest are forgotten, of those with one strike and with two."""
+    monkeypatch.setattr(inflight, "MAX_STRUCK", 4)
+    strikes = Strikes()
+    names = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
+    first, *others = marks(b"first", *names)
+    strikes.add([first, *others[:4]])  # forgets the first
+    strikes.add([first])
+    assert not strikes.out(b"first")
+    for _ in range(2):
+        for other in others:
+            strikes.add([other, other])
+    assert [strikes.out(name) for name in names] == [False] * 3 + [True] * 4
+    strikes.add(others[-1:] * 3)
+    assert strikes.out(names[-4])  # it took no further row
+
+
+def test_strikes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a day a strike counts no more, and who was out is in again."""
+    strikes = Strikes()
+    [poison, other] = marks(b"poison", b"other")
+    strikes.add([poison, poison, other])
+    assert strikes.out(b"poison")
+    now = time.monotonic() + inflight.DAY + 1
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert not strikes.out(b"poison")
+    strikes.add([poison, other])
+    assert not strikes.out(b"poison")
+    assert not strikes.out(b"other")
+    strikes.add([poison])
+    assert strikes.out(b"poison")
+
+
+def send(site: Site) -> Status:
+    return pipeline.deliver_message(site, MAIL, Envelope(ANN, BOB, received=1.8e9))
+
+
+def test_poison_goes_to_the_inbox(both: Here) -> None:
+    """No rule of site or user runs on a message with two strikes; its recipient is told."""
+    both.set('deliver to "A"', before='also deliver to "B"', after="discard")
+    strikes = Strikes()
+    site = replace(both.site, inflight=InFlight(1, strikes))
+    strikes.add([mark(MAIL)])
+    assert send(site).ok
+    assert both.folders == {"A": 1, "B": 1}
+    strikes.add([mark(MAIL)])
+    assert send(site).text.endswith("Saved to INBOX")
+    assert both.folders == {"A": 1, "B": 1, "INBOX": 1, "notices": 1}
+    told = "this message has stopped mdaflow twice, so no rule was run on it; kept in the inbox"
+    assert f"<{BOB}>: {told}" in both.said
+    assert told in (both.home / ".mdaflow/log").read_text()
+    assert both.entry["status"] == "delivered"
+    assert "rule" not in both.entry or not both.entry["rule"]
+    assert b"\n".join(both.mails()).count(RAW.partition(b"\n\n")[2]) == 1
+
+
+def test_noted_while_rules_run(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is noted while its rules run, and no longer, also when they fail."""
+    table = InFlight(1, Strikes())
+    site = replace(here.site, inflight=table)
+    seen = []
+
+    def look(*arguments: object, **more: object) -> Plan:
+        seen.append(table.marks)
+        if len(seen) == 2:
+            raise ZeroDivisionError
+        return decide(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "decide", look)
+    assert [send(site).code for _ in range(3)] == [250, 451, 250]
+    assert seen == [{mark(MAIL)}] * 3
+    assert table.marks == set()
