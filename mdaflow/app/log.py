@@ -16,6 +16,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from mdaflow.errors import MailError
+from mdaflow.mail.envelope import Envelope
+
 from .config import Log
 
 log = logging.getLogger("mdaflow")
@@ -56,6 +59,22 @@ def delivery(queue_id: str, fields: dict[str, Any]) -> None:
         record = log.makeRecord(log.name, logging.INFO, "", 0, "delivery", (), None)
         record.queue_id, record.fields = queue_id, fields
         log.handle(record)
+
+
+def refused(envelope: Envelope, size: int, error: MailError) -> None:
+    """Write the line of one recipient of a message that could not even be taken."""
+    status = error.status
+    fields = {
+        "to": envelope.recipient,
+        "orig_to": "" if envelope.original == envelope.recipient else envelope.original,
+        "from": envelope.sender,
+        "size": size,
+        "delay": 0.0,
+        "dsn": status.enhanced,
+        "status": "deferred" if status.temporary else "rejected",
+        "reason": str(error),
+    }
+    delivery(envelope.queue_id, fields)
 
 
 def _line(queue_id: str, fields: dict[str, Any]) -> str:

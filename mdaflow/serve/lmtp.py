@@ -22,6 +22,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 
+from ..app.log import refused
 from ..errors import (
     DISK_FULL,
     INTERNAL,
@@ -270,10 +271,12 @@ class Connection(Wire):
 
     async def _deliver(self, arrival: Arrival) -> list[Status]:
         """A status for each accepted RCPT, whatever happens."""
-        if arrival.refusal is not None:
-            return [arrival.refusal for _ in self._recipients]
         try:
             envelopes = self._envelopes()
+            if arrival.refusal is not None:
+                for envelope in envelopes.values():
+                    refused(envelope, arrival.size, arrival.refusal)
+                return [arrival.refusal.status for _ in self._recipients]
             message = Message(arrival.raw())
             arrival.close()
             found = await self._service.crew.deliver(message, list(envelopes.values()))

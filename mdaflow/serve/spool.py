@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import mmap
 import os
 import tempfile
 
-from ..errors import TOO_BIG, Status, from_oserror
+from ..errors import TOO_BIG, MailError, PermFail, TempFail, from_oserror
 from .data import DataReader
-
-log = logging.getLogger("mdaflow")
 
 THRESHOLD = 64 << 10
 """The most bytes of a message that are held in memory."""
@@ -43,13 +40,18 @@ class Arrival:
     """One message on its way in. What goes wrong is kept, so that its end is still found."""
 
     def __init__(self, spool: Spool) -> None:
-        self.refusal: Status | None = None
+        self.refusal: MailError | None = None
         """Why it cannot be taken; what comes is not kept any more."""
         self._spool = spool
         self._reader = DataReader(self._store)
         self._memory = io.BytesIO()
         self._file = -1
         self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, with CRLF."""
+        return self._reader.size
 
     def feed(self, chunk: bytes | memoryview) -> bytes | None:
         """Take the next bytes. None: more, please. Else the end was seen: what follows it."""
@@ -69,18 +71,17 @@ class Arrival:
             self._file = -1
 
     def _store(self, block: bytes) -> None:
-        if self.refusal is None and self._reader.size > self._spool.limit:
-            self._refuse(TOO_BIG, "over the limit of size")
+        if self.refusal is None and self.size > self._spool.limit:
+            self._refuse(PermFail(TOO_BIG))
         if self.refusal is None:
             try:
                 self._write(block)
             except OSError as error:
                 found = from_oserror(error)
-                self._refuse(found.status, f"lmtp.spool: {found}")
+                self._refuse(TempFail(found.status, f"lmtp.spool: {found}"))
 
-    def _refuse(self, status: Status, cause: str) -> None:
-        log.warning("a message is refused: %s", cause)
-        self.refusal = status
+    def _refuse(self, refusal: MailError) -> None:
+        self.refusal = refusal
         self.close()
 
     def _write(self, block: bytes) -> None:

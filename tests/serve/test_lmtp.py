@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import struct
@@ -408,9 +409,10 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.hello().say("MAIL FROM:<>") == wanted
 
 
-def test_spool_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full in the middle of a message is 452 for each recipient, and the next
-    message comes."""
+def test_spool_full(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that is full in the middle of a message is 452 for each recipient, each with a line
+    in the log, and the next message comes."""
+    caplog.set_level(logging.INFO, "mdaflow")
     real = spool._write
 
     def fill(fd: int, block: bytes) -> None:
@@ -424,6 +426,10 @@ def test_spool_full(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.hello().deliver(*RECIPIENTS, raw=raw) == ["452 4.3.1"] * 3
         assert client.deliver(*RECIPIENTS) == ["250 2.0.0"] * 3
         assert len(server.courier.delivered) == 3
+    told = [vars(record).get("fields", {}) for record in caplog.records]
+    lines = [(f["to"], f["status"], f["reason"]) for f in told if f]
+    cause = "lmtp.spool: No space left on device"
+    assert lines == [(recipient, "deferred", cause) for recipient in RECIPIENTS]
 
 
 def test_no_descriptors_for_clients(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from lmtpd import Client, running, until
+from mastered import mastered
 
 from mdaflow.app.config import Lmtp
 from mdaflow.errors import ConfigError
@@ -88,6 +89,24 @@ def test_no_handshake(said: bytes) -> None:
                 return other.reply().startswith("220 ")
 
         until(served)
+
+
+def test_of_the_master() -> None:
+    """The master reads a key that the workers may not; a bad one at a reload leaves the old."""
+    with mastered() as server:
+        key = server.folder / "key.pem"
+        shutil.copy(CERTIFICATE, key)
+        key.chmod(0o600)
+        server.start(lmtp={"workers": 1, "certificate": str(key)})
+        for _ in range(2):
+            with Client(server.path) as client:
+                assert client.hello().say("STARTTLS").startswith("220 ")
+                assert secure(client).say("LHLO b").startswith("250 ")
+                assert client.deliver("bob@x") == ["250 2.0.0"]
+            key.write_text("no key")
+            server.reload()
+        assert "lmtp.certificate: " in server.log()
+        assert "the new configuration is not used" in server.log()
 
 
 def test_bad_certificates(tmp_path: Path) -> None:
