@@ -87,11 +87,6 @@ class Connection(Wire):
         """A transaction is."""
         return self._sender is not None
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone."""
-        self._service.connections.discard(self)
-        super().connection_lost(error)
-
     async def _converse(self) -> None:
         refusal = await self._come_in()
         if refusal:
@@ -102,6 +97,8 @@ class Connection(Wire):
             while not self.closing:
                 await self._step()
         finally:
+            # Not when the client goes: who leaves mail behind keeps its place until that is done.
+            self._service.connections.discard(self)
             if self._delivered is not None and not self.dismissed:
                 self._service.crew.unconfirmed(*self._delivered)
 

@@ -105,7 +105,7 @@ class _Master:
     def _patience(self) -> float:
         """Seconds until there is something to do without a signal; more than none."""
         due = [self._next_look, *(leaving.until for leaving in self._leaving.values())]
-        if len(self._workers) < self._setup.wanted and not self._stopping:
+        if self._missing:
             due.append(self._not_before)
         return max(min(due) - time.monotonic(), 0.001)
 
@@ -202,12 +202,15 @@ class _Master:
                 os.kill(pid, signal.SIGKILL)
                 watched.missed = 0
 
+    @property
+    def _missing(self) -> bool:
+        return not self._stopping and len(self._workers) < self._setup.wanted
+
     def _refill(self) -> None:
-        missing = self._setup.wanted - len(self._workers)
-        if self._stopping or missing <= 0 or time.monotonic() < self._not_before:
-            return
+        # One by one: those that serve already do not go when the next one fails.
         try:
-            self._workers |= self._forks.start(self._setup, missing, self._workers.values())
+            while self._missing and time.monotonic() >= self._not_before:
+                self._workers |= self._forks.start(self._setup, 1, self._workers.values())
         except (StartFailed, OSError) as error:
             log.error("no new worker: %s", error)
             self._not_before = time.monotonic() + PAUSE

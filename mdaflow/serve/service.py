@@ -13,7 +13,7 @@ import pwd
 import socket
 import ssl
 import struct
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..app.config import Config
@@ -163,4 +163,6 @@ def _uid(name: str) -> int:
 
 def _in(address: str, networks: list[Any]) -> bool:
     found = ip_address(address)
+    if isinstance(found, IPv6Address) and found.ipv4_mapped:  # a socket for both, from systemd
+        found = found.ipv4_mapped
     return any(found in network for network in networks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import random
 
 PDF = b"%PDF-1.4\n" + bytes(range(256)) * 20
 
@@ -41,6 +42,27 @@ def letter(to: str, *fields: str, subject: str = "hello") -> bytes:
         *base64.encodebytes(PDF).decode().splitlines(),
         "--=-b--",
     )
+
+
+def numbered(number: int, seed: int, to: str, shortest: int, longest: int) -> bytes:
+    """A message of random length and content, the same for the same arguments, with CRLF line
+    ends. Its first field is X-Number."""
+    dice = random.Random(f"{seed}/{number}")
+    length = dice.randint(shortest, longest)
+    head = "\n".join(
+        [
+            f"X-Number: {number}",
+            "From: Frieda <frieda@example.com>",
+            f"To: <{to}>",
+            "Date: Fri, 20 Nov 2026 10:00:00 +0100",
+            f"Message-ID: <{number}.{seed}@storm.example>",
+            "",
+            ".",
+            "",
+        ]
+    ).encode()
+    body = base64.encodebytes(dice.randbytes(length))[: max(length - len(head), 0)]
+    return (head + body.rstrip(b"\n") + b"\n").replace(b"\n", b"\r\n")
 
 
 def _message(to: str, subject: str, *rest: str) -> bytes:

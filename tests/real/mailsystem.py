@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from email import message_from_bytes, policy
 from typing import NamedTuple
 
-from children import until
 from dovecot import Dovecot
 from mdaflow_server import Mdaflow, User, new_root
 from postfix import Postfix
@@ -42,17 +40,7 @@ class MailSystem(NamedTuple):
 
     def settle(self) -> None:
         """Wait until Postfix has nothing to deliver any more."""
-
-        def empty() -> bool:
-            queue = self.postfix.queue()
-            if queue:
-                # By itself it lets a message rest for a minute whose last delivery agent was slow
-                # to end ("skipped, still being delivered").
-                time.sleep(0.5)
-                self.postfix.flush()
-            return not queue
-
-        until(empty, "an empty queue", self.postfix.queue)
+        self.postfix.settle()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,11 @@ relay_transport = error:5.1.2 no mail leaves this machine
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_authorized_xclient_hosts = 127.0.0.1
 recipient_delimiter = +
-alias_maps =
 notify_classes =
 in_flow_delay = 0
 queue_run_delay = 1s
-minimal_backoff_time = 2s
-maximal_backoff_time = 2s
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
 lmtp_send_xforward_command = yes
 """
 
@@ -89,9 +89,9 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    """One instance below `root`, in one of the MODES."""
+    """One instance below `root`, in one of the MODES, with more settings of main.cf."""
 
-    def __init__(self, root: Path, mode: str) -> None:
+    def __init__(self, root: Path, mode: str, **more: str) -> None:
         self.root = root
         self.socket = root / "queue" / "private" / "mdaflow-lmtp"
         self.port = free_port()
@@ -101,7 +101,8 @@ class Postfix:
         for name in ("etc", "queue", "data"):
             (root / name).mkdir()
         os.chown(root / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        settings = "".join(f"{name} = {value}\n" for name, value in MODES[mode].items())
+        chosen = {"alias_maps": ""} | MODES[mode] | more
+        settings = "".join(f"{name} = {value}\n" for name, value in chosen.items())
         (self._etc / "main.cf").write_text((MAIN + settings).format(root=root))
         chroot = "y" if mode == "virtual_transport" else "n"
         (self._etc / "master.cf").write_text(MASTER.format(port=self.port, chroot=chroot))
@@ -122,9 +123,10 @@ class Postfix:
             child, self._child = self._child, None
             child.stop()
 
-    def sendmail(self, raw: bytes, sender: str, *recipients: str) -> None:
-        """Hand over a message as programs of this machine do."""
-        command = (need("sendmail"), "-C", self._etc, "-oi", "-f", sender, "--")
+    def sendmail(self, raw: bytes, sender: str, *recipients: str, notify: str = "") -> None:
+        """Hand over a message as programs of this machine do; `notify` is for DSN (-N)."""
+        wish = ("-N", notify) if notify else ()
+        command = (need("sendmail"), "-C", self._etc, "-oi", "-f", sender, *wish, "--")
         subprocess.run([*command, *recipients], input=raw, check=True, timeout=PATIENCE)
 
     def swaks(self, raw: bytes, sender: str, *recipients: str, more: tuple[str, ...] = ()) -> str:
@@ -148,6 +150,20 @@ class Postfix:
     def flush(self) -> None:
         """Let it try everything in the queue now."""
         _output(need("postqueue"), "-c", self._etc, "-f")
+
+    def settle(self) -> None:
+        """Wait until there is nothing to deliver any more."""
+
+        def empty() -> bool:
+            if not self.queue():
+                return True
+            # By itself it lets a message rest for a minute whose last delivery agent was slow
+            # to end ("skipped, still being delivered").
+            time.sleep(0.5)
+            self.flush()
+            return False
+
+        until(empty, "an empty queue", self.queue)
 
     def queue(self, recipient: str = "") -> list[dict[str, Any]]:
         """The messages in the queue; those to a recipient, if one is given."""

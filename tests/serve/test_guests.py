@@ -9,10 +9,12 @@ import pwd
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 from lmtpd import Client, Running, running, until
 
+from mdaflow.app.config import Lmtp
 from mdaflow.errors import ConfigError
 from mdaflow.serve import service
 
@@ -125,6 +127,34 @@ def test_idle_clients_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         server.courier.go.set()
         assert busy.line().startswith("250 ")
         assert opened.say("RCPT TO:<bob@x>").startswith("250 ")
+
+
+def test_place_of_who_left() -> None:
+    """Who goes away behind the dot keeps its place until its mail is delivered."""
+    with running(max_connections=1) as server:
+        with server.client() as client:
+            client.hello().start("slow@x")
+            until(lambda: bool(server.courier.hanging))
+        with server.client() as other:
+            assert other.line() == "421 4.3.2 Too many connections, try again later"
+        server.courier.go.set()
+
+        def served() -> bool:
+            with server.client() as third:
+                return third.reply().startswith("220 ")
+
+        until(served)
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [("127.0.0.9", True), ("::ffff:127.0.0.1", True), ("::1", True), ("192.0.2.1", False),
+     ("2001:db8::1", False), ("::ffff:192.0.2.1", False)],
+)  # fmt: skip
+def test_networks(address: str, trusted: bool) -> None:
+    """An IPv4 address is the same when a socket for both families tells it."""
+    networks = [ip_network(name) for name in Lmtp().trusted]
+    assert service._in(address, networks) == trusted
 
 
 @pytest.mark.parametrize("said", [b"RCPT", b"RCPT TO:<bob@x>\r\nDATA\r\nhalf a"])
