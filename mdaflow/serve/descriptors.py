@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from contextlib import suppress
 from dataclasses import replace
 
 from ..app.config import Config
@@ -25,7 +26,8 @@ def raise_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        with suppress(OSError, ValueError):  # then there are fewer connections
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def fitted(config: Config) -> Config:

@@ -16,6 +16,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -149,7 +150,8 @@ class Forks:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             if made.core is not None:
-                os.sched_setaffinity(0, {made.core})
+                with suppress(OSError):  # it is only faster; systemd's filters may refuse
+                    os.sched_setaffinity(0, {made.core})
             privileges.drop(setup.config.user)
             os.umask(0o077)
             courier = self._make_courier(setup.config, made.inflight)

@@ -34,6 +34,17 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, 120))
 os.execv(sys.executable, [sys.executable, sys.argv[1], sys.argv[2]])
 """
 
+NO_CORE = """
+import os, runpy, sys
+
+def refuse(pid, cores):
+    raise PermissionError(1, "Operation not permitted")
+
+os.sched_setaffinity = refuse
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 @pytest.fixture
 def server() -> Iterator[Mastered]:
@@ -215,6 +226,16 @@ def test_all_stopped(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(pid, signal.SIGCONT)
     deliver(server)
     assert server.workers() == workers
+
+
+def test_no_core_of_its_own(server: Mastered) -> None:
+    """Where the system does not let a worker choose its core, it serves all the same."""
+    wrapper = server.folder / "wrapper.py"
+    wrapper.write_text(NO_CORE)
+    import mastered as module
+
+    server.start(str(wrapper), str(module.__file__))
+    assert deliver(server)
 
 
 def test_few_descriptors(server: Mastered) -> None:
