@@ -55,9 +55,13 @@ class Wire(asyncio.BufferedProtocol):
         self._input = bytearray()
         self._sink: Sink | None = None
         self._sunk = 0
+        self._failure: Exception | None = None
+        """Of the sink."""
         self._last = math.inf
         """When a message must have its end, in seconds of the loop."""
         self._eof = False
+        self._news = False
+        """Something came, commands or the end of a message."""
         self._unread = False
         """Reading is paused."""
         self._choked = False
@@ -134,6 +138,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _take(self, raw: bytes | memoryview) -> None:
         self._input += raw
+        self._news = True
         if len(self._input) >= MAX_INPUT and self.transport is not None:
             self._unread = True
             self.transport.pause_reading()
@@ -143,8 +148,9 @@ class Wire(asyncio.BufferedProtocol):
         try:
             rest = sink(self._buffer[:nbytes])
         except Exception as error:  # a bug of ours: our place in the stream is lost
-            self._sink = None
-            self._wake(error)
+            self._failure = error
+            self._sink, self._news = None, True
+            self._wake()
             return
         self._sunk += nbytes
         if self._sunk >= PROGRESS:
@@ -197,10 +203,15 @@ class Wire(asyncio.BufferedProtocol):
                 await self._more(min(self._last, self._loop.time() + self._idle))
         finally:
             self._sink = None
+        if self._failure is not None:
+            raise self._failure
 
     async def _more(self, until: float) -> None:
         """Wait for what the client sends next, if it does so in time (in the loop's seconds)."""
+        self._news = False
         await self._flush()
+        if self._news:  # it came while the client was slow to take our replies
+            return
         if self.closing or self._eof:
             raise EOFError
         if self._unread and len(self._input) < MAX_INPUT and self.transport is not None:
@@ -209,7 +220,7 @@ class Wire(asyncio.BufferedProtocol):
         self._give_word(until)
         await self._sleep(until - self._idle)
         # what came together with the end is not lost
-        if self.closing or (self._eof and not self._input):
+        if self.closing or (self._eof and not self._news):
             raise EOFError
 
     async def _flush(self) -> None:
@@ -232,13 +243,9 @@ class Wire(asyncio.BufferedProtocol):
             self._wakeup = None
             self.since = self._until = math.inf
 
-    def _wake(self, error: Exception | None = None) -> None:
-        if self._wakeup is None or self._wakeup.done():
-            return
-        if error is None:
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
-        else:
-            self._wakeup.set_exception(error)
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         """Say no more in the clear (RFC 3207). Raises OSError."""
