@@ -259,6 +259,7 @@ class Wire(asyncio.BufferedProtocol):
         except BaseException:
             self.connection_lost(None)  # of a handshake that fails, asyncio does not tell us
             raise
+        assert secure is not None
         secure.set_write_buffer_limits(MAX_OUTPUT)
         self.secure = True
         self.transport = secure
