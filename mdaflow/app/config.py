@@ -44,7 +44,9 @@ class Lmtp:
 
     __pydantic_config__ = _STRICT
 
-    listen: tuple[Annotated[str, Is("listen")], ...] = ("unix:/run/mdaflow/lmtp.sock",)
+    listen: Annotated[tuple[Annotated[str, Is("listen")], ...], Is("some")] = (
+        "unix:/run/mdaflow/lmtp.sock",
+    )
     """`unix:/path` or `host:port`."""
     mode: Annotated[str, Is("mode")] = "0600"
     """Permissions of a unix socket, octal."""
@@ -66,7 +68,7 @@ class Lmtp:
     """The longest time from the final dot to the replies, in seconds (P8)."""
     spool: Annotated[str, Is("folder")] = ""
     """Where messages over 64 KiB wait while they arrive; empty is `state`."""
-    reserve: Size = 64 << 20
+    reserve: Annotated[int, Is("reserve")] = 64 << 20
     """Bytes that stay free there: with less, mail is put off before it is sent (P44)."""
     trusted: tuple[Annotated[str, Is("network")], ...] = ("127.0.0.0/8", "::1/128")
     """Networks whose clients may say XFORWARD; those of unix sockets always may."""

@@ -155,8 +155,12 @@ KINDS: dict[str, Kind] = {
     "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
     "count": _whole(1, 1_000_000),
     "delimiter": _text("some of the characters -+=_.!#%&*^~", r"[-+=_.!#%&*^~]{0,12}"),
-    "file": _text("the path of a file, or nothing", r"(?:[^~].*)?", _absolute_or_none),
-    "folder": _text("the path of a folder, or nothing", r"(?:[^~].*)?", _absolute_or_none),
+    "file": _text(
+        "the path of a file (~ is not expanded), or nothing", r"(?:[^~].*)?", _absolute_or_none
+    ),
+    "folder": _text(
+        "the path of a folder (~ is not expanded), or nothing", r"(?:[^~].*)?", _absolute_or_none
+    ),
     "hop": _text(
         "HOST:PORT or [IPV6]:PORT",
         r"(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
@@ -182,6 +186,7 @@ KINDS: dict[str, Kind] = {
     "nesting": _whole(1, 64),
     "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
     "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),
+    "reserve": _measure("a size from 0 to 1024G, such as 64M", _SIZES, 0, 1 << 40, int),
     "seconds": _measure(
         "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float
     ),

@@ -86,7 +86,7 @@ def deliver_message(
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
         done = failed(error, envelope.recipient)
     _log(message, envelope, decided, done)
-    confirm(site, message, envelope, done, ident)
+    confirm(site, message, envelope, done, envelope.queue_id or ident)
     if decided is not None and notice is not None:
         _afterwards(site, message, envelope, decided, done, notice)
     status = done.status

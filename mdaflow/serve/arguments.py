@@ -7,7 +7,7 @@ decoded, but never folded or merged (P49). No I/O. Everything here raises PermFa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import TOO_BIG, PermFail, Status
@@ -49,6 +49,24 @@ class Recipient(NamedTuple):
     """NEVER, or some of SUCCESS, FAILURE, DELAY, in the order of the command."""
     orcpt: str = ""
     """The value of ORCPT as it was sent."""
+
+
+def merged(recipients: Iterable[Recipient]) -> list[Recipient]:
+    """Each address once. Of those that were named more than once the first alias counts, and all
+    that is asked for; NEVER only when all say so."""
+    found: dict[str, Recipient] = {}
+    for new in recipients:
+        had = found.setdefault(new.address, new)
+        if had is not new:
+            found[new.address] = _merge(had, new)
+    return list(found.values())
+
+
+def _merge(had: Recipient, new: Recipient) -> Recipient:
+    by = had if had.original not in ("", had.address) or not new.original else new
+    wanted = dict.fromkeys((*had.notify, *new.notify))
+    notify = tuple(wanted) if set(wanted) == {"NEVER"} else tuple(wanted.keys() - {"NEVER"})
+    return Recipient(had.address, by.original, tuple(sorted(notify)), by.orcpt)
 
 
 def sender(argument: bytes, limit: int) -> Sender:

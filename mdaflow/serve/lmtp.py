@@ -21,18 +21,10 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from ..app.log import refused
-from ..errors import (
-    DISK_FULL,
-    INTERNAL,
-    SHUTTING_DOWN,
-    MailError,
-    PermFail,
-    Status,
-    TempFail,
-    from_oserror,
-)
+from ..errors import INTERNAL, SHUTTING_DOWN, MailError, PermFail, Status, TempFail
 from ..mail.envelope import Envelope
 from ..mail.message import Message
 from . import arguments, proxy, reply, xforward
@@ -204,19 +196,15 @@ class Connection(Wire):
             raise PermFail(reply.LHLO_FIRST)
         if self.open:
             raise PermFail(reply.NESTED)
-        sender = arguments.sender(argument, self._service.limits.max_size)
-        self._need_room(sender.size)
+        try:
+            sender = arguments.sender(argument, self._service.limits.max_size)
+            self._service.spool.need_room(sender.size)
+        except MailError as error:
+            ident, said = self._forwarded.get("IDENT", "NOQUEUE"), argument[:400].decode("latin-1")
+            log.warning("%s: refused at MAIL: %s: %s", ident, said, error)
+            raise
         self._sender = sender
         return _SENDER_OK
-
-    def _need_room(self, size: int) -> None:
-        """Refuse now what cannot be stored (P44). Who sends no size may come anyway."""
-        try:
-            if not self._service.spool.has_room(size):
-                raise TempFail(DISK_FULL)
-        except OSError as error:
-            log.warning("lmtp.spool: %s", error)
-            raise from_oserror(error) from error
 
     async def rcpt(self, argument: bytes) -> bytes:
         """RCPT TO:<recipient> with NOTIFY, ORCPT"""
@@ -285,29 +273,28 @@ class Connection(Wire):
             return [INTERNAL for _ in self._recipients]
 
     def _envelopes(self) -> dict[str, Envelope]:
-        """An envelope for each recipient: who was named twice gets one message, and what was
-        said of it first counts."""
+        """An envelope for each recipient: who was named twice gets one message."""
         assert self._sender is not None
-        now = time.time()
-        client = xforward.client(self._forwarded)
-        found: dict[str, Envelope] = {}
-        for recipient in self._recipients:
-            if recipient.address not in found:
-                found[recipient.address] = Envelope(
-                    sender=self._sender.address,
-                    recipient=recipient.address,
-                    original=recipient.original,
-                    client=client,
-                    queue_id=self._forwarded.get("IDENT", ""),
-                    protocol="LMTPS" if self.secure else "LMTP",
-                    peer=self._name,
-                    received=now,
-                    notify=recipient.notify,
-                    orcpt=recipient.orcpt,
-                    ret=self._sender.ret,
-                    envid=self._sender.envid,
-                )
-        return found
+        about = Envelope(
+            sender=self._sender.address,
+            client=xforward.client(self._forwarded),
+            queue_id=self._forwarded.get("IDENT", ""),
+            protocol="LMTPS" if self.secure else "LMTP",
+            peer=self._name,
+            received=time.time(),
+            ret=self._sender.ret,
+            envid=self._sender.envid,
+        )
+        return {
+            recipient.address: replace(
+                about,
+                recipient=recipient.address,
+                original=recipient.original,
+                notify=recipient.notify,
+                orcpt=recipient.orcpt,
+            )
+            for recipient in arguments.merged(self._recipients)
+        }
 
     async def rset(self, argument: bytes) -> bytes:
         """RSET"""
@@ -358,7 +345,11 @@ class Connection(Wire):
         if self._input:  # said in the clear, and it would count as said in secret
             raise TempFail(reply.BEFORE_TLS)
         self._replies.append(reply.line(reply.START_TLS))
-        await self._start_tls(self._service.tls)
+        try:
+            await self._start_tls(self._service.tls)
+        except OSError as error:
+            log.info("%s: no TLS: %s", self.peer, error or "the client went away")
+            raise
         self._reset()
         self._name = ""
         return b""

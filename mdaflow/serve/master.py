@@ -77,7 +77,8 @@ class _Master:
             return error.code
         else:
             names = ", ".join(self._setup.listeners)
-            log.info("serving on %s, %d workers", names, len(self._workers))
+            passed = " (of systemd, instead of lmtp.listen)" if "systemd:" in names else ""
+            log.info("serving on %s%s, %d workers", names, passed, len(self._workers))
             systemd.notify("READY=1")
             self._watch()
             return 0
@@ -220,6 +221,7 @@ def _set_up(config: Config, had: sockets.Listeners) -> Setup:
     """All that workers need besides their own rights. Raises ConfigError, OSError."""
     config = descriptors.fitted(config)
     privileges.check(config.user)
+    sockets.uids(config.lmtp)
     context = tls.context(config.lmtp)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
     return Setup(config, passed or sockets.open_all(config.lmtp, had), context)

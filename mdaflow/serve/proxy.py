@@ -6,6 +6,7 @@ names are believed, and they must send one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address
 
@@ -45,6 +46,7 @@ async def source(read: Read) -> str:
     """
     from aiosmtpd.proxy_protocol import get_proxy  # 80 ms, and only where it is wanted
 
+    logging.getLogger("mail.debug").disabled = True  # what is wrong is for us to tell
     found = await get_proxy(_Reader(read))
     if not found.valid:
         raise ValueError(found.error)

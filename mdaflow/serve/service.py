@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pwd
 import socket
 import ssl
 import struct
@@ -17,8 +16,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..app.config import Config
-from ..errors import SHUTTING_DOWN, ConfigError, Status
-from . import reply, wire, xforward
+from ..errors import SHUTTING_DOWN, Status
+from . import reply, sockets, wire, xforward
 from .courier import Crew
 from .spool import Spool
 
@@ -47,7 +46,7 @@ class Peer(NamedTuple):
     """Of the process at the other end of a unix socket."""
 
     def __str__(self) -> str:
-        return self.address or f"uid={self.uid}"
+        return self.address or f"uid {self.uid} ({sockets.login(self.uid)})"
 
 
 class Service:
@@ -68,7 +67,8 @@ class Service:
         self.hostname = config.hostname or socket.gethostname()
         self._trusted = [ip_network(network) for network in limits.trusted]
         self._proxies = [ip_network(network) for network in limits.proxies]
-        self._uids = {_uid(name) for name in limits.peers}
+        self._uids = sockets.uids(limits)
+        self.spool.check()
 
     def extensions(self, *, trusted: bool, secure: bool) -> bytes:
         """The reply to LHLO."""
@@ -104,7 +104,7 @@ class Service:
         if self.dismissing:
             return SHUTTING_DOWN
         if self._uids and not peer.address and peer.uid not in self._uids:
-            log.warning("uid %d is not in lmtp.peers, refused", peer.uid)
+            log.warning("%s is not in lmtp.peers, refused", peer)
             return reply.NOT_FOR_YOU
         if self.crowded(peer) or not self._has_place():
             return reply.BUSY
@@ -152,13 +152,6 @@ class Service:
 
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7)
-
-
-def _uid(name: str) -> int:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise ConfigError((f"lmtp.peers: {name}: no such user",)) from None
 
 
 def _in(address: str, networks: list[Any]) -> bool:

@@ -205,6 +205,25 @@ def _ids(owner: str) -> tuple[int, int]:
         raise ConfigError((f"lmtp.owner: {owner}: no such user or group",)) from None
 
 
+def uids(wanted: config.Lmtp) -> set[int]:
+    """The users of `lmtp.peers`. Raises ConfigError."""
+    found = set()
+    for name in wanted.peers:
+        try:
+            found.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise ConfigError((f"lmtp.peers: {name}: no such user",)) from None
+    return found
+
+
+def login(uid: int) -> str:
+    """The name of a user, for the log."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "no name"
+
+
 def _file(path: str) -> tuple[int, int] | None:
     try:
         found = os.lstat(path)

@@ -11,15 +11,28 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import mmap
 import os
 import tempfile
 
-from ..errors import TOO_BIG, MailError, PermFail, TempFail, from_oserror
+from ..errors import (
+    DISK_FULL,
+    TOO_BIG,
+    ConfigError,
+    MailError,
+    PermFail,
+    TempFail,
+    from_oserror,
+)
 from .data import DataReader
+
+log = logging.getLogger("mdaflow")
 
 THRESHOLD = 64 << 10
 """The most bytes of a message that are held in memory."""
+
+_FOR_GOOD = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Spool:
@@ -30,10 +43,28 @@ class Spool:
         self.limit = limit
         self._reserve = reserve
 
-    def has_room(self, size: int) -> bool:
-        """May a message of so many bytes come? (P44) Raises OSError when nobody knows."""
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize >= size + self._reserve
+    def check(self) -> None:
+        """Make the folder when it is missing, and a file in it. Raises ConfigError when that will
+        never work; a disk that is full now will not be for ever."""
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            os.close(_unnamed(self.folder))
+        except OSError as error:
+            told = f"lmtp.spool (or state): {self.folder}: {error.strerror}"
+            if error.errno in _FOR_GOOD:
+                raise ConfigError((told,)) from error
+            log.warning("%s", told)
+
+    def need_room(self, size: int) -> None:
+        """Raise TempFail unless a message of so many bytes may come (P44)."""
+        try:
+            found = os.statvfs(self.folder)
+        except OSError as error:
+            status = from_oserror(error).status
+            raise TempFail(status, f"lmtp.spool: {self.folder}: {error.strerror}") from error
+        free = found.f_bavail * found.f_frsize
+        if free < size + self._reserve:
+            raise TempFail(DISK_FULL, f"lmtp.spool: {self.folder}: {free} bytes are free")
 
 
 class Arrival:

@@ -252,6 +252,7 @@ class Wire(asyncio.BufferedProtocol):
         assert self.transport is not None
         await self._flush()
         plain = self.transport
+        self.secure = True  # from the handshake on there is no half that could be closed
         try:
             secure = await self._loop.start_tls(
                 plain, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE
@@ -261,7 +262,6 @@ class Wire(asyncio.BufferedProtocol):
             raise
         assert secure is not None
         secure.set_write_buffer_limits(MAX_OUTPUT)
-        self.secure = True
         self.transport = secure
 
     # --- time and the end ------------------------------------------------------------------

@@ -88,7 +88,8 @@ def script(folder: Path) -> int:
         settings = json.loads((folder / "settings").read_text())
         if settings["trouble"] == "config":
             raise ConfigError(("mdaflow.yaml:1:1: this is bad", "mdaflow.yaml:2:1: this, too"))
-        limits = {"listen": tuple(settings["listen"]), "threads": 4, **settings["lmtp"]}
+        limits = {"spool": "/tmp", "listen": tuple(settings["listen"]), "threads": 4}
+        limits |= settings["lmtp"]
         return Config(hostname=settings["hostname"], user=settings["user"], lmtp=Lmtp(**limits))
 
     def make_courier(config: Config, inflight: InFlight) -> SpoolCourier:

@@ -17,6 +17,7 @@ from lmtpd import Client, Running, running, until
 from mdaflow.app.config import Lmtp
 from mdaflow.errors import ConfigError
 from mdaflow.serve import service
+from mdaflow.serve.sockets import uids
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -40,13 +41,13 @@ def test_peers(caplog: pytest.LogCaptureFixture) -> None:
     with running(peers=(other,)) as server, server.client() as client:
         assert client.line() == "421 4.7.1 You may not deliver here"
         assert client.line() == ""
-    assert f"uid {os.geteuid()} is not in lmtp.peers" in caplog.text
+    assert f"uid {os.geteuid()} ({ME}) is not in lmtp.peers" in caplog.text
 
 
 def test_unknown_peer() -> None:
     """A user in `peers` who does not exist is an error of the configuration."""
     with pytest.raises(ConfigError, match=r"lmtp\.peers: nobody\.at\.all: no such user"):
-        service._uid("nobody.at.all")
+        uids(Lmtp(peers=("nobody.at.all",)))
 
 
 @pytest.mark.parametrize(

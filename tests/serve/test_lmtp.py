@@ -150,6 +150,28 @@ def test_client_goes_away(abrupt: bool) -> None:
                 assert other.hello().deliver("carl@x") == ["250 2.0.0"]
 
 
+def test_one_copy_by_two_ways() -> None:
+    """Who is named by two aliases gets one message: by the first alias, with all that was asked."""
+    with running() as server, server.client() as client:
+        client.hello().say("MAIL FROM:<a@x>")
+        for way in (
+            "NOTIFY=NEVER ORCPT=rfc822;bob@x",
+            "NOTIFY=SUCCESS ORCPT=rfc822;sales@x",
+            "NOTIFY=FAILURE ORCPT=rfc822;team@x",
+        ):
+            client.say(f"RCPT TO:<bob@x> {way}")
+        client.say("RCPT TO:<carl@x> NOTIFY=NEVER")
+        client.say("DATA")
+        client.send(b"hello\r\n.\r\n")
+        assert client.codes(4) == ["250 2.0.0"] * 4
+        envelopes = {envelope.recipient: envelope for envelope, _ in server.courier.delivered}
+        assert len(server.courier.delivered) == 2
+        assert envelopes["bob@x"].original == "sales@x"
+        assert envelopes["bob@x"].orcpt == "rfc822;sales@x"
+        assert envelopes["bob@x"].notify == ("FAILURE", "SUCCESS")
+        assert envelopes["carl@x"].notify == ("NEVER",)
+
+
 @pytest.mark.parametrize("ending", ["", "QUIT", "RSET", "nonsense"])
 def test_no_word_after_the_replies(ending: str) -> None:
     """Who goes without a word after the replies may not have had them: what was delivered then
@@ -395,8 +417,9 @@ def test_drain_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.courier.recipients() == ["bob@x"]
 
 
-def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would leave less than the reserve is put off before it is sent (P44)."""
+def test_room(caplog: pytest.LogCaptureFixture) -> None:
+    """What would leave less than the reserve is put off before it is sent (P44), and logged."""
+    caplog.set_level(logging.WARNING, "mdaflow")
     free = os.statvfs("/tmp").f_bavail * os.statvfs("/tmp").f_frsize
     with running(reserve=free // 2, max_size=1 << 50) as server, server.client() as client:
         client.hello()
@@ -406,7 +429,9 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.say(f"MAIL FROM:<> SIZE={free}") == wanted
         assert client.say("RCPT TO:<bob@x>").startswith("503 ")
     with running(reserve=2 * free) as server, server.client() as client:
-        assert client.hello().say("MAIL FROM:<>") == wanted
+        assert client.hello().say("XFORWARD IDENT=4XyZ").startswith("250 ")
+        assert client.say("MAIL FROM:<a@x>") == wanted
+    assert "4XyZ: refused at MAIL: FROM:<a@x>: lmtp.spool: /tmp: " in caplog.text
 
 
 def test_spool_full(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

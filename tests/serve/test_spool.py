@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdaflow.errors import DISK_FULL, INTERNAL, TOO_BIG, Status
+from mdaflow.errors import DISK_FULL, INTERNAL, TOO_BIG, ConfigError, Status, TempFail
 from mdaflow.serve import spool
 from mdaflow.serve.spool import THRESHOLD, Arrival, Spool
 
@@ -95,10 +95,35 @@ def test_room(tmp_path: Path) -> None:
     """There is room when the reserve stays free."""
     found = os.statvfs(tmp_path)
     free = found.f_bavail * found.f_frsize
-    assert Spool(str(tmp_path), BIG, free // 2).has_room(free // 4)
-    assert not Spool(str(tmp_path), BIG, free // 2).has_room(free)
-    with pytest.raises(FileNotFoundError):
-        Spool("/nonexistent", BIG, 0).has_room(1)
+    Spool(str(tmp_path), BIG, free // 2).need_room(free // 4)
+    for folder, size, status in ((str(tmp_path), free, DISK_FULL), ("/nonexistent", 1, INTERNAL)):
+        with pytest.raises(TempFail) as told:
+            Spool(folder, BIG, free // 2).need_room(size)
+        assert told.value.status == status
+
+
+def test_check(tmp_path: Path) -> None:
+    """A folder that is missing is made; one that can never be used is an error of the
+    configuration."""
+    Spool(str(tmp_path / "a" / "b"), BIG, 0).check()
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=rf"lmtp.spool \(or state\): {folder}: "):
+            Spool(str(folder), BIG, 0).check()
+
+
+def test_check_of_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is full at the start is no reason not to start."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool, "_unnamed", full)
+    Spool(str(tmp_path), BIG, 0).check()
+    assert "No space left on device" in caplog.text
 
 
 def test_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

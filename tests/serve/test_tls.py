@@ -112,7 +112,14 @@ def test_of_the_master() -> None:
 def test_bad_certificates(tmp_path: Path) -> None:
     """What cannot be used is told by its name, before anybody is served."""
     shutil.copy(__file__, tmp_path / "no.pem")
-    for name, told in (("none.pem", "No such file"), ("no.pem", "no certificate with its key")):
-        with pytest.raises(ConfigError, match=rf"lmtp.certificate: .*{name}: {told}"):
-            tls.context(Lmtp(certificate=str(tmp_path / name)))
+    bad, none = str(tmp_path / "no.pem"), str(tmp_path / "none.pem")
+    for certificate, key, told in (
+        (none, "", rf"lmtp\.certificate: {none}: No such file"),
+        (CERTIFICATE, none, rf"lmtp\.key: {none}: No such file"),
+        (bad, "", rf"lmtp\.certificate: {bad}: no certificate with its key"),
+        (CERTIFICATE, bad, rf"lmtp\.certificate: {CERTIFICATE}: no certificate with its key"),
+        ("", CERTIFICATE, r"lmtp\.key: without lmtp\.certificate"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            tls.context(Lmtp(certificate=certificate, key=key))
     assert tls.context(Lmtp()) is None
