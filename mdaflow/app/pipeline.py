@@ -203,7 +203,8 @@ class Courier:
 
     def whose(self, recipient: str) -> str:
         """Whose turn it is: an address without its detail, or an alias with all its targets."""
-        return without_detail(recipient.lower(), self._site.config.recipient_delimiter)
+        whose = self._site.aliases.only(recipient)
+        return without_detail(whose.lower(), self._site.config.recipient_delimiter)
 
     def unconfirmed(self, message: Message, envelope: Envelope) -> None:
         """This was delivered, but its peer may not know: it may come again."""

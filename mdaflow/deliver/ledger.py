@@ -58,6 +58,8 @@ def all_done(means: Means, message: Message, envelope: Envelope) -> bool:
 
 def write_all_done(means: Means, message: Message, envelope: Envelope) -> None:
     """Remember that all was done, for when the message comes again. Never raises."""
+    if all_done(means, message, envelope):
+        return  # it came again: a day counts from the first time
     _put(means, message, envelope, (_ALL,))
     try:
         file = os.open(f"{means.state}/{_LAST}", _OPEN, 0o600)
@@ -90,9 +92,11 @@ def _put(means: Means, message: Message, envelope: Envelope, done: Collection[st
 
 
 def _key(message: Message, envelope: Envelope) -> str:
-    """The message as it came, its sender and its final recipient."""
+    """The message as it came, its sender and its final recipient; and its queue id and client,
+    where the MTA tells them: a retry has the same, the same words sent anew have not."""
     whole = _digests.get(message)
     if whole is None:
         whole = _digests[message] = digest((message.raw,))
-    about = f"{whole}\0{envelope.sender}\0{envelope.recipient}"
+    e = envelope
+    about = f"{whole}\0{e.sender}\0{e.recipient}\0{e.queue_id}\0{e.client.ip}"
     return f"done {digest((about.encode('utf-8', 'replace'),))}"

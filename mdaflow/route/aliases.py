@@ -44,6 +44,16 @@ class Aliases:
             raise TempFail(TOO_MANY, f"the aliases of {recipient} are too deep, or a loop")
         return tuple(found)
 
+    def only(self, recipient: str) -> str:
+        """The one address that a recipient stands for; who stands for none or for several, stands
+        for itself. Cheap, and never raises."""
+        for _ in range(MAX_DEPTH):
+            _, targets = self._find(recipient)
+            if len(targets) != 1:
+                break
+            recipient = _whole(targets[0], recipient)
+        return recipient
+
     def _step(self, recipient: str, found: dict[str, None], expanded: set[str]) -> list[str]:
         """The targets of a recipient; none of who is no alias, and so was found."""
         name, targets = self._find(recipient)
@@ -52,8 +62,7 @@ class Aliases:
         if recipient in expanded:
             return []
         expanded.add(recipient)
-        at, domain = recipient.rpartition("@")[1:] if "@" in recipient else ("", "")
-        whole = [target if "@" in target else f"{target}{at}{domain}" for target in targets]
+        whole = [_whole(target, recipient) for target in targets]
         itself = [target for target in whole if self._find(target)[0] == name]
         found.update(dict.fromkeys(itself))
         return [target for target in whole if target not in itself]
@@ -66,3 +75,9 @@ class Aliases:
             if name in self._table:
                 return name, self._table[name]
         return None, ()
+
+
+def _whole(target: str, recipient: str) -> str:
+    """A target with a domain: its own, else that of the recipient."""
+    _, at, domain = recipient.rpartition("@")
+    return target if "@" in target or not at else f"{target}@{domain}"

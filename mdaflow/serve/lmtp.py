@@ -42,6 +42,12 @@ FREE_USELESS = 20
 """After so many of them, each has to wait; so has each error."""
 PAUSE = 0.05
 """Seconds: others come first."""
+HOLD = 5.0
+"""Seconds for which a client may say nothing after its replies, before that is remembered."""
+MAX_HELD = 8
+"""Transactions in one go of which that can be remembered."""
+MAX_ADDRESSES = 128 << 10
+"""Bytes of all that RCPT says in one transaction."""
 TURN = 8
 """Commands in a row before others get their turn."""
 DATA_IDLES = 12
@@ -63,15 +69,17 @@ class Connection(Wire):
         self._useless = self._turn = 0
         self._served = False
         self._name = ""
-        self._delivered: tuple[Message, list[Envelope]] | None = None
-        """What was acknowledged last, until the client goes on."""
+        self._delivered: list[tuple[Message, list[Envelope]]] = []
+        """What was acknowledged, until the client has surely had its replies."""
+        self._went_on = False
+        """It has said something behind that, perhaps before it had them."""
         self._reset()
 
     def _reset(self) -> None:
         """No transaction is open."""
         self._sender: Sender | None = None
         self._recipients: list[Recipient] = []
-        self._refused = 0
+        self._refused = self._said = 0
         self._forwarded: dict[str, str] = {}
 
     @property
@@ -91,12 +99,14 @@ class Connection(Wire):
         finally:
             # Not when the client goes: who leaves mail behind keeps its place until that is done.
             self._service.connections.discard(self)
-            if self._delivered is not None and not self.dismissed:
-                self._service.crew.unconfirmed(*self._delivered)
+            if self.lost or not self._went_on:
+                self._remember()
 
     async def _come_in(self) -> Status | None:
         assert self.transport is not None
         sock, peername = map(self.transport.get_extra_info, ("socket", "peername"))
+        if peername is None:
+            raise EOFError  # gone before it was let in
         self.peer = self._service.look_at(sock, peername)
         refusal = self._service.admit(self)
         if refusal or not self.peer.proxied:
@@ -127,7 +137,7 @@ class Connection(Wire):
             if self._over:
                 raise TempFail(SHUTTING_DOWN)
             line = await self._line()
-            self._delivered = None
+            self._hear()
             command, _, argument = line.partition(b" ")
             command = command.upper()
             await self._take_turn(command)
@@ -142,6 +152,24 @@ class Connection(Wire):
         except Exception:
             log.exception("internal error in a connection")
             self._farewell(reply.LOST)
+
+    def _hear(self) -> None:
+        """The client goes on. What came in one go with the message, as Postfix's QUIT, does not
+        show that it has had our replies."""
+        self._went_on = True
+        if not self._replies:
+            self._delivered.clear()
+
+    def _remember(self) -> None:
+        """What was delivered may come again (P10)."""
+        for message, envelopes in self._delivered:
+            self._service.crew.unconfirmed(message, envelopes)
+        self._delivered.clear()
+
+    def sweep(self, now: float) -> None:
+        """Let go of what was delivered long ago, in seconds of the loop: it holds a message."""
+        if self._delivered and now - self.since > HOLD:
+            self._remember()
 
     async def _take_turn(self, command: bytes) -> None:
         """Let others come first, the more the less mail comes of what the client says."""
@@ -212,8 +240,9 @@ class Connection(Wire):
             raise PermFail(reply.MAIL_FIRST)
         utf8, most = self._sender.utf8, self._service.limits.max_recipients
         recipient = arguments.recipient(argument, utf8)
-        if len(self._recipients) >= most:
-            self._refuse_recipient(most)
+        self._said += len(argument)
+        if len(self._recipients) >= most or self._said > MAX_ADDRESSES:
+            await self._refuse_recipient(most)
             raise TempFail(reply.TOO_MANY_RECIPIENTS)
         status = self._service.crew.known(recipient.address)
         if status is None:
@@ -222,12 +251,13 @@ class Connection(Wire):
         if status.ok:
             self._recipients.append(recipient)
         else:
-            self._refuse_recipient(most)
+            await self._refuse_recipient(most)
         return reply.line(status, utf8=utf8)
 
-    def _refuse_recipient(self, most: int) -> None:
-        self._useless += 1
+    async def _refuse_recipient(self, most: int) -> None:
         self._refused += 1
+        if self._refused > FREE_USELESS + len(self._recipients):
+            await asyncio.sleep(PAUSE)
         if self._refused > most:
             raise TempFail(reply.TOO_MANY_ERRORS)
 
@@ -266,11 +296,16 @@ class Connection(Wire):
             arrival.close()
             found = await self._service.crew.deliver(message, list(envelopes.values()))
             statuses = dict(zip(envelopes, found, strict=True))
-            self._delivered = message, [envelopes[r] for r in envelopes if statuses[r].ok]
+            self._acknowledge(message, [envelopes[r] for r in envelopes if statuses[r].ok])
             return [statuses[recipient.address] for recipient in self._recipients]
         except Exception:
             log.exception("internal error after DATA")
             return [INTERNAL for _ in self._recipients]
+
+    def _acknowledge(self, message: Message, envelopes: list[Envelope]) -> None:
+        self._delivered = [*self._delivered[-MAX_HELD:], (message, envelopes)]
+        self._went_on = False
+        self.progress = self._loop.time()
 
     def _envelopes(self) -> dict[str, Envelope]:
         """An envelope for each recipient: who was named twice gets one message."""
@@ -345,6 +380,9 @@ class Connection(Wire):
         if self._input:  # said in the clear, and it would count as said in secret
             raise TempFail(reply.BEFORE_TLS)
         self._replies.append(reply.line(reply.START_TLS))
+        await self._flush()
+        if self._input:  # it came while the client was slow to take its replies
+            raise TempFail(reply.BEFORE_TLS)
         try:
             await self._start_tls(self._service.tls)
         except OSError as error:

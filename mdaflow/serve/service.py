@@ -1,8 +1,8 @@
 """What all connections of one worker share: limits, announcements, and who may come in (P33).
 
-A worker that is full makes room for who comes by dismissing who has had the word longest: who
-has no transaction open and has said nothing for a second, else who has been slow at a command
-or at a message for ten. So idle and slow connections, however many, keep nobody out.
+A worker that is full makes room for who comes by dismissing who has the word and brings nothing:
+who has no transaction open and has said nothing for a second, else who has brought no message, and
+no part of one, for ten. So idle and slow connections, however many, keep nobody out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 from ipaddress import IPv6Address, ip_address, ip_network
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..app.config import Config
@@ -28,9 +29,9 @@ log = logging.getLogger("mdaflow")
 
 MAX_PER_ADDRESS = 50
 """Connections of one TCP address that is not trusted."""
-PATIENCE = (1.0, 10.0)
-"""Seconds that a client of a full worker keeps its place though it says nothing: outside a
-transaction, and in one."""
+IDLE, FRUITLESS = 1.0, 10.0
+"""Seconds that a client of a full worker keeps its place: saying nothing outside a transaction,
+and saying what brings no mail."""
 
 
 class Peer(NamedTuple):
@@ -121,13 +122,20 @@ class Service:
         if len(self.connections) < self.limits.max_connections:
             return True
         now = asyncio.get_running_loop().time()
-        for is_open, patience in enumerate(PATIENCE):
-            slow = [c for c in self.connections if c.open == bool(is_open) and not c.closing]
-            slowest = min(slow, key=lambda c: c.since, default=None)
-            if slowest is not None and now - slowest.since > patience:
-                slowest.give_place()
+        waiting = [c for c in self.connections if c.has_word and not c.closing]
+        idle = [c for c in waiting if not c.open and now - c.since > IDLE]
+        slow = [c for c in waiting if now - c.progress > FRUITLESS]
+        for found, at in ((idle, "since"), (slow, "progress")):
+            if found:
+                min(found, key=attrgetter(at)).give_place()
                 return True
         return False
+
+    def sweep(self) -> None:
+        """To be called now and then."""
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
 
     # --- the end ---------------------------------------------------------------------------
 

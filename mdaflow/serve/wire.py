@@ -74,8 +74,12 @@ class Wire(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.secure = False
         """TLS has begun."""
-        self.dismissed = False
-        """The end was our word, not the client's."""
+        self._shaking = False
+        """In its handshake nothing can be said."""
+        self.lost = False
+        """Something that we said went to nobody."""
+        self.progress = self._loop.time()
+        """When something last came of this connection, in seconds of the loop."""
         self.since = math.inf
         """When the client got the word, in seconds of the loop; infinite while we have it."""
 
@@ -154,7 +158,7 @@ class Wire(asyncio.BufferedProtocol):
             return
         self._sunk += nbytes
         if self._sunk >= PROGRESS:
-            self._sunk, self.since = 0, self._loop.time()
+            self._sunk, self.progress = 0, self._loop.time()
         self._until = min(self._last, self._loop.time() + self._idle)
         if rest is not None:
             self._sink = None
@@ -225,13 +229,19 @@ class Wire(asyncio.BufferedProtocol):
 
     async def _flush(self) -> None:
         if self._replies and self.transport is not None:
-            lines = b"\r\n".join([*self._replies, b""])
-            self._replies.clear()
-            self.transport.write(lines)
+            self._write(self.transport)
             now = self._loop.time()
             while self._choked and not self.closing:
                 self._give_word(now + self._idle)
                 await self._sleep(now)
+
+    def _write(self, transport: asyncio.Transport) -> None:
+        """Send the replies, and notice when nobody is there to have them."""
+        lines = b"\r\n".join([*self._replies, b""])
+        self._replies.clear()
+        self.lost = self.lost or self._eof
+        transport.write(lines)
+        self.lost = self.lost or transport.is_closing()
 
     async def _sleep(self, since: float) -> None:
         """Until something happens; the client has had the word since then."""
@@ -241,7 +251,9 @@ class Wire(asyncio.BufferedProtocol):
             await self._wakeup
         finally:
             self._wakeup = None
-            self.since = self._until = math.inf
+            self.since = math.inf
+            if not self.closing:  # else the client has so much time to take our last words
+                self._until = math.inf
 
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():
@@ -249,10 +261,10 @@ class Wire(asyncio.BufferedProtocol):
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         """Say no more in the clear (RFC 3207). Raises OSError."""
-        assert self.transport is not None
-        await self._flush()
         plain = self.transport
+        assert plain is not None
         self.secure = True  # from the handshake on there is no half that could be closed
+        self.since, self._shaking = self._loop.time(), True
         try:
             secure = await self._loop.start_tls(
                 plain, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE
@@ -260,6 +272,8 @@ class Wire(asyncio.BufferedProtocol):
         except BaseException:
             self.connection_lost(None)  # of a handshake that fails, asyncio does not tell us
             raise
+        finally:
+            self.since, self._shaking = math.inf, False
         assert secure is not None
         secure.set_write_buffer_limits(MAX_OUTPUT)
         self.transport = secure
@@ -293,11 +307,13 @@ class Wire(asyncio.BufferedProtocol):
 
     def _farewell(self, status: Status) -> None:
         """Say this last, and close."""
-        if self.transport is not None and not self.transport.is_closing():
-            lines = [*self._replies, reply.line(status), b""]
-            self._replies.clear()
-            self.transport.write(b"\r\n".join(lines))
-            self.dismissed = True
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._shaking:
+            self.transport.abort()
+        else:
+            self._replies.append(reply.line(status))
+            self._write(self.transport)
             self._close()
 
     def _close(self) -> None:

@@ -14,6 +14,7 @@ import gc
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -30,8 +31,8 @@ BEAT = 1.0
 BEGIN = 1.0
 FINISH = 20.0
 LAST = 5.0
-RECEIPTS = 2.0
-"""Seconds for receipts that are on their way, at the very end."""
+END = 28.0
+"""Seconds until the end of all this; what is left of them is for receipts on their way."""
 
 
 class Ties(NamedTuple):
@@ -71,7 +72,6 @@ def run(sockets: Iterable[socket.socket], config: Config, courier: Courier, ties
         await serve(sockets, config, courier, stop, ties.ready, ties.tls, slots)
 
     asyncio.run(main())
-    receipts.finish(RECEIPTS)
 
 
 async def serve(
@@ -90,7 +90,10 @@ async def serve(
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again
     ready()
+    sweeping = asyncio.create_task(_sweep(service))
     await stop.wait()
+    end = time.monotonic() + END
+    sweeping.cancel()
     for door in doors:
         await door.close()
     service.drain()
@@ -100,6 +103,13 @@ async def serve(
     service.abandon()
     await _ended(service, LAST)
     crew.close()
+    receipts.finish(max(0.0, end - time.monotonic()))
+
+
+async def _sweep(service: Service) -> None:
+    while True:
+        await asyncio.sleep(BEAT)
+        service.sweep()
 
 
 async def _ended(service: Service, seconds: float) -> None:

@@ -10,13 +10,14 @@ import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from lmtpd import Client, Running, running, until
 
 from mdaflow.app.config import Lmtp
 from mdaflow.errors import ConfigError
-from mdaflow.serve import service
+from mdaflow.serve import service, wire
 from mdaflow.serve.sockets import uids
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -112,7 +113,7 @@ def test_proxy_header_of_a_stranger() -> None:
 def test_idle_clients_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a full worker who is idle gives its place to who comes, the longest idle first; who is
     in a transaction, or at a slow delivery, keeps it."""
-    monkeypatch.setattr(service, "PATIENCE", (0.0, 60.0))
+    monkeypatch.setattr(service, "IDLE", 0.0)
     with running(max_connections=3) as server, contextlib.ExitStack() as stack:
         busy, opened, idle = (stack.enter_context(server.client()) for _ in range(3))
         for client in (busy, opened, idle):
@@ -161,13 +162,43 @@ def test_networks(address: str, trusted: bool) -> None:
 @pytest.mark.parametrize("said", [b"RCPT", b"RCPT TO:<bob@x>\r\nDATA\r\nhalf a"])
 def test_slow_clients_make_room(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     """In a full worker who is slow in a command or in a message is not kept for long."""
-    monkeypatch.setattr(service, "PATIENCE", (0.0, 0.05))
+    monkeypatch.setattr(service, "FRUITLESS", 0.05)
     with running(max_connections=1) as server, server.client() as slow:
         slow.hello().say("MAIL FROM:<>")
         slow.send(said)
 
         def served() -> bool:
             slow.send(b"x")
+            with server.client() as other:
+                return other.reply().startswith("220 ")
+
+        until(served)
+
+
+def test_busy_clients_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a full worker who talks all the time and brings no mail is not kept for long."""
+    monkeypatch.setattr(service, "FRUITLESS", 0.1)
+    with running(max_connections=2) as server, server.client() as first, server.client() as second:
+        first.hello()
+        second.hello().say("MAIL FROM:<>")
+
+        def served() -> bool:
+            first.send(b"NOOP\r\n")
+            second.send(b"RCPT TO:<unknown@x>\r\n")
+            with server.client() as other:
+                return other.reply().startswith("220 ")
+
+        until(served)
+
+
+def test_handshakes_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a full worker who begins TLS and says no more is not kept for long."""
+    monkeypatch.setattr(service, "IDLE", 0.05)
+    certificate = str(Path(__file__).with_name("mx.pem"))
+    with running(max_connections=1, certificate=certificate) as server, server.client() as silent:
+        assert silent.hello().say("STARTTLS").startswith("220 ")
+
+        def served() -> bool:
             with server.client() as other:
                 return other.reply().startswith("220 ")
 
@@ -219,6 +250,41 @@ def test_too_many_recipients() -> None:
             assert lines[-1] == "421 4.7.0 Too many errors"
             assert len(lines) == most + 1
             assert len(server.courier.checked) <= 11
+
+
+def test_long_recipients() -> None:
+    """What all recipients of a transaction may say has a limit; the message goes to the others."""
+    with running() as server, server.client() as client:
+        client.hello().say("MAIL FROM:<>")
+        name = "x" * 200
+        said = [client.say(f"RCPT TO:<{n}.{name}@x> ORCPT=rfc822;{name}@y")[:9] for n in range(400)]
+        taken = said.count("250 2.1.5")
+        assert 250 < taken < 330
+        assert said == ["250 2.1.5"] * taken + ["452 4.5.3"] * (400 - taken)
+        client.say("DATA")
+        client.send(b"hello\r\n.\r\n")
+        assert client.codes(taken) == ["250 2.0.0"] * taken
+
+
+def test_deaf_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never reads what is said is gone in the end, and its place is free."""
+    monkeypatch.setattr(wire, "LINGER", 0.1)
+    with running(idle=0.3, max_connections=2) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            deaf = stack.enter_context(server.client())
+            recipients = b"RCPT TO:<bob@x>\r\n" * 900
+            deaf.sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    deaf.sock.send(b"LHLO a\r\nMAIL FROM:<>\r\n" + recipients)
+
+        def served() -> bool:
+            with server.client() as other:
+                return other.reply().startswith("220 ")
+
+        until(served)
+        before = len(os.listdir("/proc/self/fd"))
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before - 2)
 
 
 def test_pipelining_without_reading() -> None:

@@ -14,7 +14,7 @@ from lmtpd import Client, Running, running, until
 
 from mdaflow.errors import Status
 from mdaflow.mail.envelope import Client as Origin
-from mdaflow.serve import door, lmtp, reply, service, spool, wire
+from mdaflow.serve import door, lmtp, reply, service, spool, wire, worker
 from mdaflow.serve.courier import Crew
 from mdaflow.serve.data import DataReader
 
@@ -148,6 +148,40 @@ def test_client_goes_away(abrupt: bool) -> None:
             until(lambda: len(server.courier.delivered) == 2)
             with Client(address) as other:
                 assert other.hello().deliver("carl@x") == ["250 2.0.0"]
+
+
+@pytest.mark.parametrize("said", [b"QUIT\r\n", b"RSET\r\n", b"MAIL FROM:<b@x>\r\n"])
+@pytest.mark.parametrize("dies", [True, False])
+def test_said_with_the_message(said: bytes, dies: bool) -> None:
+    """What came in one go with the message, as Postfix sends QUIT, shows nothing: who died before
+    our replies has not had them; who is there has."""
+    with running() as server:
+        with server.client() as client:
+            client.hello().start("slow@x", raw=b"hello\r\n")
+            until(lambda: bool(server.courier.hanging))
+            client.send(said)
+            if not dies:
+                server.courier.go.set()
+                assert client.line().startswith("250 2.0.0 <slow@x>")
+                assert client.say("NOOP")
+        server.courier.go.set()
+        until(lambda: server.courier.recipients() == ["slow@x"])
+        if dies:
+            until(lambda: server.courier.unknown == ["slow@x"])
+    assert server.courier.unknown == (["slow@x"] if dies else [])
+
+
+def test_silence_after_the_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing for long after the replies may be frozen: what was delivered is told to the
+    courier, and its message is let go."""
+    monkeypatch.setattr(lmtp, "HOLD", 0.0)
+    monkeypatch.setattr(worker, "BEAT", 0.05)
+    with running() as server, server.client() as client:
+        client.hello().deliver("carl@x")
+        client.start("bob@x")
+        assert client.line().startswith("250 ")
+        until(lambda: "bob@x" in server.courier.unknown)
+        assert client.deliver("dave@x") == ["250 2.0.0"]
 
 
 def test_one_copy_by_two_ways() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,27 @@ def test_injection() -> None:
         client.hello().send(b"STARTTLS\r\nLHLO b\r\nMAIL FROM:<a@x>\r\n")
         assert client.line() == "421 4.7.0 Nothing may be sent behind STARTTLS"
         assert client.line() == ""
+
+
+def test_injection_behind_a_jam() -> None:
+    """The same while our replies wait for the client: what it says in the clear behind STARTTLS
+    has no answer, in the clear or in secret."""
+    with running(certificate=CERTIFICATE) as server, server.client() as client:
+        client.hello()
+        jam = b"MAIL FROM:<>\r\n" + b"RCPT TO:<bob@x>\r\n" * 990 + b"RSET\r\n"
+        client.sock.settimeout(0.3)
+        try:
+            client.sock.sendall(jam * 8 + b"STARTTLS\r\n")
+        except TimeoutError:
+            pytest.skip("the kernel's buffers are too small to jam")
+        time.sleep(0.2)
+        client.sock.settimeout(10)
+        client.send(b"LHLO mitm\r\n")
+        said = []
+        while line := client.line():
+            said.append(line)
+        assert not any("mx.example.org" in line for line in said)
+        assert said[-1][:3] in ("220", "421")
 
 
 @pytest.mark.parametrize("said", [b"", b"LHLO in the clear\r\n" * 100])
