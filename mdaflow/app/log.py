@@ -61,6 +61,15 @@ def delivery(queue_id: str, fields: dict[str, Any]) -> None:
         log.handle(record)
 
 
+def bracketed(address: str) -> str:
+    """An address in brackets, for a line of words: nothing in it looks like the end of it."""
+    return f"<{_one_word(escaped(address))}>"
+
+
+def _one_word(text: str) -> str:
+    return text if _WORD.fullmatch(text) else _BREAK.sub(_hex, text)
+
+
 def refused(envelope: Envelope, size: int, error: MailError) -> None:
     """Write the line of one recipient of a message that could not even be taken."""
     status = error.status
@@ -88,7 +97,7 @@ def _line(queue_id: str, fields: dict[str, Any]) -> str:
             quoted = text.replace('"', "'")
             words.append(f'rule="{quoted}" ({escaped(fields["where"])})')
         else:
-            word = text if _WORD.fullmatch(text) else _BREAK.sub(_hex, text)
+            word = _one_word(text)
             words.append(f"{name}=<{word}>" if name in _IN_BRACKETS else f"{name}={word}")
     return f"{escaped(queue_id) or 'NOQUEUE'}: {', '.join(words)} ({escaped(fields['reason'])})"
 

@@ -39,7 +39,7 @@ from .build import Site
 from .decide import SPARED, decide, find_user, stages_for
 from .expand import deliver_to_all
 from .failure import failed
-from .log import delivery
+from .log import bracketed, delivery
 from .notices import Notices
 from .receipts import confirm
 
@@ -183,7 +183,7 @@ class Courier:
                 find_user(self._site, recipient)
         except MailError as error:
             level = logging.WARNING if error.status.temporary else logging.INFO
-            log.log(level, "<%s>: refused at RCPT: %s", recipient, error)
+            log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), error)
             return error.status
         return RECIPIENT_OK
 
@@ -193,7 +193,7 @@ class Courier:
         try:
             targets = site.aliases.expand(envelope.recipient)
         except TempFail as error:
-            log.warning("<%s>: %s", envelope.recipient, error)
+            log.warning("%s: %s", bracketed(envelope.recipient), error)
             return error.status
         if targets == (envelope.recipient,):
             return deliver_message(site, message, envelope, fence)

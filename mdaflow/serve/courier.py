@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ..app.log import bracketed
 from ..errors import SAVED, TOO_SLOW, Status
 from ..mail.envelope import Envelope
 from ..mail.message import Message
@@ -107,7 +108,7 @@ class Crew:
         """Have it noted that this was delivered, for when it comes again. Nothing is said back."""
         for envelope in envelopes:
             if len(self._notes) >= MAX_NOTES:
-                log.warning("<%s>: too much to note, may come twice", envelope.recipient)
+                log.warning("%s: too much to note, may come twice", bracketed(envelope.recipient))
                 continue
             self._notes.put(self._note(message, envelope))
 
@@ -150,5 +151,5 @@ class Crew:
         lane.drop_late({job.user for job in jobs})
 
     def _saved_late(self, message: Message, envelope: Envelope) -> None:
-        log.warning("<%s>: saved, but the client does not know", envelope.recipient)
+        log.warning("%s: saved, but the client does not know", bracketed(envelope.recipient))
         self.unconfirmed(message, [envelope])

@@ -24,6 +24,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
+from ..app.log import bracketed
 from ..errors import INTERNAL, TOO_SLOW, MailError, Status
 from .slots import Slots
 
@@ -99,15 +100,15 @@ class Job:
         try:
             return self.work(self.fence)
         except MailError as error:
-            log.warning("<%s>: %s", self.recipient, error)
+            log.warning("%s: %s", bracketed(self.recipient), error)
             return error.status
         except BaseException:
-            log.exception("<%s>: internal error", self.recipient)
+            log.exception("%s: internal error", bracketed(self.recipient))
             return INTERNAL
 
     def waited_in_vain(self) -> Status:
         """What becomes of it when it was never begun."""
-        log.warning("<%s>: waited too long for its turn, try again later", self.recipient)
+        log.warning("%s: waited too long for its turn, try again later", bracketed(self.recipient))
         return TOO_SLOW
 
     def settle(self, status: Status) -> None:
