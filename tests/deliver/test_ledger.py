@@ -27,7 +27,7 @@ from mdaflow.deliver.job import Job, Means
 from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.errors import INTERNAL, PermFail, TempFail
-from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.envelope import Client, Envelope
 from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 from mdaflow.store.sqlite import SqliteStore
@@ -369,6 +369,29 @@ def test_all_done(place: Place) -> None:
     assert not ledger.all_done(place.means, again, other)
     assert not ledger.all_done(place.means, again, Envelope("", BOB))
     assert not ledger.all_done(place.means, Message(MAIL.raw + b"x"), about)
+
+
+def test_all_done_of_a_retry(place: Place) -> None:
+    """The same words under another queue id, or of another client, are another message."""
+    first = Envelope(ANN, BOB, queue_id="4XyZ", client=Client("192.0.2.7"))
+    ledger.write_all_done(place.means, MAIL, first)
+    assert ledger.all_done(place.means, MAIL, replace(first, received=1.0, peer="other"))
+    assert not ledger.all_done(place.means, MAIL, replace(first, queue_id="5XyZ"))
+    assert not ledger.all_done(place.means, MAIL, replace(first, client=Client("192.0.2.8")))
+
+
+def test_all_done_is_not_renewed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes again and again is known for a day from the first time, and then stored again."""
+    about, real, kept = Envelope(ANN, BOB), place.store.put, []
+
+    def put(*entry: Any) -> None:
+        kept.append(entry)
+        real(*entry)
+
+    monkeypatch.setattr(place.store, "put", put)
+    for _ in range(3):
+        ledger.write_all_done(place.means, MAIL, about)
+    assert len(kept) == 1
 
 
 def test_half_done_is_not_all_done(place: Place) -> None:
