@@ -137,7 +137,9 @@ CONFIGS = st.builds(
     recipient_delimiter=st.text("-+=_.!#%&*^~", max_size=12),
     lmtp=st.builds(
         Lmtp,
-        listen=st.lists(st.sampled_from(["unix:/a b", "[::1]:24", "mx:1"]), max_size=3).map(tuple),
+        listen=st.lists(
+            st.sampled_from(["unix:/a b", "[::1]:24", "mx:1"]), min_size=1, max_size=3
+        ).map(tuple),
         mode=st.integers(0, 0o777).map("{:04o}".format),
         max_size=st.integers(1, 1 << 40),
         idle=SECONDS,
