@@ -33,16 +33,18 @@ log = logging.getLogger("mdaflow")
 EX_SOFTWARE = 70
 EX_CONFIG = 78
 START = 30.0
-"""Seconds that a worker may take to begin."""
+"""Seconds that workers who are started together may take to begin."""
+GLANCE = 0.1
+"""Seconds between two glances at whether we shall stop, while they do."""
 
 MakeCourier = Callable[[Config, InFlight], Courier]
 
 
 class StartFailed(Exception):
-    """A new worker ended before it served; its exit code."""
+    """There are no new workers: why, and the exit code when this was the first start."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"a worker ended with {code} before it served")
+    def __init__(self, why: str, code: int = EX_SOFTWARE) -> None:
+        super().__init__(why)
         self.code = code
 
 
@@ -110,9 +112,7 @@ class Forks:
                 pid, ready = self._fork(setup, made, unwanted)
                 born[pid] = ready
                 workers[pid] = made
-            failed = [pid for pid, ready in born.items() if not _serves(ready)]
-            if failed:
-                raise StartFailed(_end(failed[0], born))
+            _wait_for(born)
         except BaseException:
             for pid in tuple(born):
                 _end(pid, born)
@@ -183,9 +183,25 @@ def _tell(ready: int) -> None:
     os.close(ready)
 
 
-def _serves(ready: int) -> bool:
-    """Wait for the byte of a new worker."""
-    return bool(select.select([ready], [], [], START)[0] and os.read(ready, 1))
+def _wait_for(born: dict[int, int]) -> None:
+    """Wait for the byte of each new worker. A signal that stops us is pending all that time: it
+    ends the waiting, and is left to whoever waits for signals. Raises StartFailed."""
+    waiting = {ready: pid for pid, ready in born.items()}
+    poll = select.poll()  # descriptors may be more than select(2) knows
+    for ready in waiting:
+        poll.register(ready, select.POLLIN)
+    end = time.monotonic() + START
+    while waiting:
+        if signal.sigpending() & {signal.SIGTERM, signal.SIGINT}:
+            raise StartFailed("told to stop before the workers served")
+        if time.monotonic() >= end:
+            raise StartFailed(f"{len(waiting)} workers did not serve after {START:.0f} seconds")
+        for ready, _ in poll.poll(GLANCE * 1000):
+            poll.unregister(ready)
+            pid = waiting.pop(ready)
+            if not os.read(ready, 1):
+                code = _end(pid, born)
+                raise StartFailed(f"a worker ended with {code} before it served", code)
 
 
 def _end(pid: int, born: dict[int, int]) -> int:

@@ -35,12 +35,14 @@ USER = "nobody" if os.geteuid() == 0 else ""
 class SpoolCourier:
     """Stores in `folder/spool`; `slow` waits for the file `go`.
 
-    The rules of `dies` kill the worker, those of `hangs` hold its interpreter.
+    The rules of `dies` kill the worker, those of `hangs` hold its interpreter, those of `grows`
+    keep 80 MiB; `waits` is at its rules until there is the file `go`.
     """
 
     def __init__(self, folder: Path, config: Config, inflight: InFlight) -> None:
         self._folder = folder
         self._inflight = inflight
+        self._kept: list[bytearray] = []
         self._text = f"{os.getpid()} {os.getuid()} {config.hostname}"
 
     def check(self, recipient: str) -> Status:
@@ -73,15 +75,22 @@ class SpoolCourier:
         if recipient.startswith("hangs@"):
             (self._folder / "spool" / "slow.hang").touch()
             ctypes.PyDLL(None).sleep(60)
+        if recipient.startswith("grows@"):
+            self._kept.append(bytearray(b"x") * (80 << 20))
+        if recipient.startswith("waits@"):
+            (self._folder / "spool" / f"slow.{recipient}").touch()
+            while not (self._folder / "go").exists():
+                time.sleep(0.01)
 
 
 def script(folder: Path) -> int:
     """What the process does."""
-    from mdaflow.serve import master, worker
+    from mdaflow.serve import forks, master, worker
 
     logging.basicConfig(filename=folder / "log", format="%(levelname)s %(message)s", level="INFO")
     master.DRAIN = float(os.environ.get("DRAIN", "30"))
     master.HANG = float(os.environ.get("HANG", "120"))
+    forks.START = float(os.environ.get("START", "30"))
     worker.BEAT = min(1.0, master.HANG / 40)
 
     def load() -> Config:
@@ -98,6 +107,9 @@ def script(folder: Path) -> int:
             raise ConfigError(("state: cannot be used",))
         if trouble == "bug":
             raise ZeroDivisionError("a bug")
+        if trouble == "never":
+            (folder / "spool" / f"never.{os.getpid()}").touch()
+            time.sleep(600)
         return SpoolCourier(folder, config, inflight)
 
     return master.serve(load(), make_courier, load)
@@ -178,6 +190,10 @@ class Mastered:
     def slow(self) -> bool:
         """Is a delivery to `slow` waiting?"""
         return any((self.folder / "spool").glob("slow.*"))
+
+    def never(self) -> int:
+        """How many workers are at a start that does not end?"""
+        return len(list((self.folder / "spool").glob("never.*")))
 
     def go(self) -> None:
         (self.folder / "go").touch()

@@ -328,6 +328,47 @@ def test_bad_reload(server: Mastered, trouble: str, told: str) -> None:
     until(lambda: deliver(server)[2] == "two.example")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_in_reload(
+    server: Mastered, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Who shall stop does not wait for new workers that never serve."""
+    monkeypatch.setenv("START", "600")
+    server.start()
+    server.configure(trouble="never")
+    server.kill(signal.SIGHUP)
+    until(lambda: server.never() == 2)
+    workers = server.workers()
+    assert len(workers) == 4
+    server.kill(number)
+    assert server.ended() == 0  # in less than these 600 seconds
+    assert "is not used: told to stop before the workers served" in server.log()
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_stop_in_start(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start whose workers never serve can be stopped, and leaves nothing."""
+    monkeypatch.setenv("START", "600")
+    server.spawn(trouble="never")
+    until(lambda: server.never() == 2)
+    workers = server.workers()
+    server.kill(signal.SIGTERM)
+    assert server.ended() == -signal.SIGTERM
+    assert not any(alive(pid) for pid in workers)
+    assert not os.path.exists(server.path)
+
+
+def test_start_has_an_end(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New workers have one time together; after it those that never serve are ended."""
+    monkeypatch.setenv("START", "1")
+    server.start()
+    workers = server.workers()
+    server.reload(trouble="never")
+    assert "is not used: 2 workers did not serve after 1 seconds" in server.log()
+    assert server.workers() == workers
+    deliver(server)
+
+
 def test_reload_of_sockets(server: Mastered) -> None:
     """SIGHUP opens new sockets and removes old ones; a bad list changes nothing."""
     server.start()
