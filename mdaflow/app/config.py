@@ -56,6 +56,8 @@ class Lmtp:
     """Worker processes; 0 is one for each core."""
     threads: Annotated[int, Is("threads")] = 16
     """Deliveries at once in one worker."""
+    memory: Size = 512 << 20
+    """A worker that has grown by more since it began is replaced, in bytes."""
     max_size: Size = 50 << 20
     """The largest message accepted, in bytes."""
     max_recipients: Count = 1000

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import resource
 import select
 import signal
 import ssl
@@ -70,6 +71,8 @@ class Worker:
     inflight: InFlight
     born: float = 0.0
     """When it began to serve."""
+    size: int = 0
+    """Bytes of its memory then."""
     beats: int = 0
     """Of its event loop, at our last look."""
     missed: int = 0
@@ -120,6 +123,7 @@ class Forks:
         for pid, ready in born.items():
             os.close(ready)
             workers[pid].born = time.monotonic()
+            workers[pid].size = memory(pid)
         return workers
 
     def _fork(
@@ -170,6 +174,16 @@ class Forks:
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process has for itself, mapped files not counted; 0 when nobody can tell."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except OSError:
+        return 0
+    return (resident - shared) * resource.getpagesize()
 
 
 def report(error: ConfigError) -> None:

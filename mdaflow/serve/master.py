@@ -8,6 +8,7 @@ that dies young after a pause. When the master is killed, the workers notice and
 Messages that a worker was at when it died get a strike (inflight.py). A worker whose event loop
 does not move for `HANG` seconds is killed. The time is counted in looks of the master: when all
 of us were stopped for a while, a paused machine for example, nobody has missed more than one.
+At a look, one worker that has grown by more than `lmtp.memory` is replaced as at a reload.
 
 Exit codes: 0, 78 (configuration), 70 (a worker cannot start for any other reason).
 """
@@ -24,7 +25,7 @@ from ..app import privileges
 from ..app.config import Config
 from ..errors import ConfigError
 from . import descriptors, sockets, systemd, tls
-from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, report
+from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, memory, report
 
 log = logging.getLogger("mdaflow")
 
@@ -189,7 +190,8 @@ class _Master:
                 leaving.until += DRAIN
 
     def _look(self) -> None:
-        """Kill whoever hangs. It is replaced when it has ended, so that there are never more."""
+        """Kill whoever hangs. It is replaced when it has ended, so that there are no more of
+        them. Who has grown too much is replaced before it ends."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -202,6 +204,23 @@ class _Master:
                 log.error("worker %d has not moved for %.0f seconds, it is killed", pid, HANG)
                 os.kill(pid, signal.SIGKILL)
                 watched.missed = 0
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """A successor for the worker that has grown most, if that is too much: caches of rules,
+        and memory that malloc(3) does not give back, are gone with a process only."""
+        grown = {pid: memory(pid) - worker.size for pid, worker in self._workers.items()}
+        pid = max(grown, key=grown.__getitem__, default=0)
+        if not pid or grown[pid] <= self._setup.config.lmtp.memory:
+            return
+        others = [worker for other, worker in self._workers.items() if other != pid]
+        try:
+            self._workers |= self._forks.start(self._setup, 1, others)
+        except (StartFailed, OSError) as error:
+            log.error("no new worker: %s", error)
+            return
+        log.warning("worker %d has grown by %d MiB, it is replaced", pid, grown[pid] >> 20)
+        self._drain({pid: self._workers.pop(pid)})
 
     @property
     def _missing(self) -> bool:

@@ -369,6 +369,37 @@ def test_start_has_an_end(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> 
     deliver(server)
 
 
+def test_grown_worker_is_replaced(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has grown too much gets a successor, and ends when its work is done."""
+    monkeypatch.setenv("HANG", "1.5")
+    server.start(lmtp={"workers": 2, "memory": 60 << 20})
+    workers = server.workers()
+    with Client(server.path) as busy:
+        busy.hello().start("grows@x", "slow@x")
+        until(lambda: len(server.workers()) == 3 and "it is replaced" in server.log())
+        assert server.slow()
+        assert set(workers) < set(server.workers())
+        server.go()
+        assert busy.line().startswith("250 2.0.0 <grows@x>")
+        assert busy.line().startswith("250 2.0.0 <slow@x>")
+        until(lambda: len(server.workers()) == 2)
+    [old] = set(workers) - set(server.workers())
+    [line] = [line for line in server.log().splitlines() if not line.startswith("INFO")]
+    assert re.fullmatch(rf"WARNING worker {old} has grown by \d+ MiB, it is replaced", line)
+
+
+def test_no_successor(server: Mastered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has grown too much serves on when no successor can."""
+    monkeypatch.setenv("HANG", "1.5")
+    server.start(lmtp={"workers": 1, "memory": 60 << 20})
+    server.configure(trouble="bug")
+    workers = server.workers()
+    assert survives(server, "grows@x")
+    until(lambda: "no new worker: a worker ended with 70 before it served" in server.log())
+    deliver(server)
+    until(lambda: server.workers() == workers)
+
+
 def test_reload_of_sockets(server: Mastered) -> None:
     """SIGHUP opens new sockets and removes old ones; a bad list changes nothing."""
     server.start()
