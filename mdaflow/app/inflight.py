@@ -3,24 +3,29 @@ come back for ever.
 
 A thread notes the message that it finds facts of and runs rules on, and takes the note away
 afterwards. When a worker dies, the master reads what it was at: each such message gets a strike.
-Who has two is delivered without rules. The worker's event loop also counts beats here, so that
+Who has two is delivered without rules. A run that ends, well or with an error, takes the strikes
+back: others were to blame. Only a run for the recipient who was struck can: a message may kill
+by the rules of one of its recipients. The worker's event loop also counts beats here, so that
 the master sees a worker that hangs.
 
 The memory is anonymous and shared (mmap(2)), made by the master before it forks. Nobody waits
-for a lock: a row has one writer, and the master reads the rows of the dead only. What is half
-written is taken for nothing: a row is void while it is filled. A copy of what a message is known
-by costs 1 µs for 4 KB, its digest 6 µs: so that is made of the dead, and while anybody is out.
+for a lock: a row has one writer, and the master reads the rows of the dead only. Of strikes the
+master is the writer, and workers set a count to none, one byte: at worst a strike that is taken
+back while the next one is counted stays. What is half written is taken for nothing: a row is void
+while it is filled. A copy of what a message is known by costs 1 µs for 4 KB, its digest 6 µs: so
+that is made of the dead, and once there are strikes.
 
 Known limits: all messages that a worker was at get a strike when it dies, so an innocent one
-that was there twice goes without rules, too. What a message breaks outside of its rules is not
-noted. A new master knows of no strikes.
+that was there twice, with no end of a run between, goes without rules, too. Strikes of a message
+that was there for several recipients at once are not taken back. What a message breaks outside
+of its rules is not noted. A new master knows of no strikes.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from mmap import mmap
@@ -62,62 +67,72 @@ _FIRST = 32
 
 
 class Strikes:
-    """The messages that have stopped workers. The master counts, all can see who is out."""
+    """The messages that have stopped workers. The master counts, workers look, and take back."""
 
-    _ROW = 32
-    """Bytes: a mark of 17, and at 24 when it is forgotten."""
+    _ROW = 40
+    """Bytes: a mark of 17, the strikes in one, at 24 whose run it was, at 32 when all this is
+    forgotten."""
+    _COUNT, _WHOSE, _UNTIL = 17, 24, 32
 
     def __init__(self) -> None:
-        self._counts: dict[bytes, tuple[int, float]] = {}
-        """By mark, the oldest first: strikes, and when they are forgotten. The master's own."""
         self._shared = mmap(-1, _FIRST + MAX_STRUCK * self._ROW)
         self._rows = memoryview(self._shared).cast("Q")
-        """The first number is that of the rows that were ever filled."""
+        """The first number is that of the rows that were ever filled; the oldest go first."""
 
-    def add(self, marks: Iterable[bytes]) -> None:
-        """A worker has died with these. Only the master may call this."""
+    def add(self, marks: Mapping[bytes, int]) -> None:
+        """A worker has died with these, for these recipients. Only the master may call this."""
         now = time.monotonic()
-        for struck in marks:
-            count, until = self._counts.pop(struck, (0, 0.0))
-            count = count + 1 if now < until else 1
-            self._counts[struck] = count, now + DAY
-            if count >= TWO:
-                self._publish(struck, now + DAY)
-        while len(self._counts) > MAX_STRUCK:
-            del self._counts[next(iter(self._counts))]
+        for struck, whose in marks.items():
+            at = self._find(struck)
+            at = self._new(struck) if at < 0 else at
+            count, until = self._look(at)
+            self._shared[at + self._COUNT] = min(count + 1, TWO) if now < until else 1
+            struct.pack_into("qd", self._shared, at + self._WHOSE, whose, now + DAY)
 
     def out(self, known: bytes, what: int = RULES) -> bool:
         """It has two strikes."""
-        at = self._find(mark(known, what)) if self._rows[0] else -1
+        at = self._row(known, what)
         if at < 0:
             return False
-        [until] = struct.unpack_from("d", self._shared, at + 24)
-        return bool(time.monotonic() < until)
+        count, until = self._look(at)
+        return count >= TWO and time.monotonic() < until
+
+    def take_back(self, known: bytes, what: int, whose: int) -> None:
+        """A run for this recipient has ended."""
+        at = self._row(known, what)
+        if at >= 0 and struct.unpack_from("q", self._shared, at + self._WHOSE) == (whose,):
+            self._shared[at + self._COUNT] = 0
+
+    def _row(self, known: bytes, what: int) -> int:
+        return self._find(mark(known, what)) if self._rows[0] else -1
+
+    def _look(self, at: int) -> tuple[int, float]:
+        [until] = struct.unpack_from("d", self._shared, at + self._UNTIL)
+        return self._shared[at + self._COUNT], until
 
     def _find(self, mark: bytes) -> int:
         """The row of a mark; -1 when there is none."""
         used = min(self._rows[0], MAX_STRUCK)
         at = self._shared.find(mark, _FIRST, _FIRST + used * self._ROW)
-        return at if at % self._ROW == 0 else -1  # else it is in two rows by chance
+        return at if (at - _FIRST) % self._ROW == 0 else -1  # else it is in two rows by chance
 
-    def _publish(self, mark: bytes, until: float) -> None:
-        at, used = self._find(mark), self._rows[0]
-        new = at < 0
-        if new:
-            at = _FIRST + used % MAX_STRUCK * self._ROW
-        struct.pack_into("d", self._shared, at + 24, 0.0)
+    def _new(self, mark: bytes) -> int:
+        """A row for a mark, without strikes: whoever sees half a mark sees none."""
+        used = self._rows[0]
+        at = _FIRST + used % MAX_STRUCK * self._ROW
+        self._shared[at + self._COUNT] = 0
         self._shared[at : at + len(mark)] = mark
-        struct.pack_into("d", self._shared, at + 24, until)
-        self._rows[0] = used + new
+        self._rows[0] = used + 1
+        return at
 
 
 class InFlight:
     """What one worker is at: a row for each of its threads, and the beats of its event loop."""
 
-    _HEAD = 8
+    _HEAD = 16
     _ROW = _HEAD + ABOUT + HEAD + TAIL
-    """Bytes: whether it is filled, what the message is at, at 4 the length of what follows. Most
-    are never touched, and so take no memory."""
+    """Bytes: whether it is filled, what the message is at, at 4 the length of what follows, at 8
+    for whom. Most are never touched, and so take no memory."""
 
     def __init__(self, threads: int, strikes: Strikes) -> None:
         self._strikes = strikes
@@ -142,27 +157,36 @@ class InFlight:
         if self._strikes.out(known, what):
             yield True
             return
-        try:
-            at = self._free.pop()
-        except IndexError:  # more threads than we were told of: one goes without
-            yield False
-            return
-        shared, start = self._shared, at + self._HEAD
-        shared[start : start + len(known)] = known
-        struct.pack_into("<BxxI", shared, at + 1, what, len(known))
-        shared[at] = 1
+        whose = hash(envelope.recipient)  # the same in all workers of a master: they are forks
+        at = self._fill(known, what, whose)
         try:
             yield False
         finally:
-            shared[at] = 0
-            self._free.append(at)
+            if at:
+                self._shared[at] = 0
+                self._free.append(at)
+            self._strikes.take_back(known, what, whose)
+
+    def _fill(self, known: bytes, what: int, whose: int) -> int:
+        """Where a row is filled; 0 when there are more threads than we were told of."""
+        try:
+            at = self._free.pop()
+        except IndexError:
+            return 0
+        start = at + self._HEAD
+        self._shared[start : start + len(known)] = known
+        struct.pack_into("<BxxIq", self._shared, at + 1, what, len(known), whose)
+        self._shared[at] = 1
+        return at
 
     @property
-    def marks(self) -> set[bytes]:
-        """The messages that the worker is at, or was when it died."""
-        return {self._mark(at) for at in self._rows if self._shared[at]}
-
-    def _mark(self, at: int) -> bytes:
-        what, length = struct.unpack_from("<BxxI", self._shared, at + 1)
-        start = at + self._HEAD
-        return mark(self._shared[start : start + length], what)
+    def marks(self) -> dict[bytes, int]:
+        """The messages that the worker is at, or was when it died, and for whom; 0 is several."""
+        found: dict[bytes, int] = {}
+        for at in self._rows:
+            if self._shared[at]:
+                what, length, whose = struct.unpack_from("<BxxIq", self._shared, at + 1)
+                start = at + self._HEAD
+                noted = mark(self._shared[start : start + length], what)
+                found[noted] = whose if found.get(noted, whose) == whose else 0
+        return found

@@ -163,7 +163,7 @@ class _Master:
     def _mourn(self, pid: int, code: int) -> None:
         serving = pid in self._workers
         dead = (self._workers if serving else self._leaving).pop(pid)
-        marks = dead.inflight.marks if code else ()  # who drains may leave a slow thread behind
+        marks = dead.inflight.marks if code else {}  # who drains may leave a slow thread behind
         self._forks.strikes.add(marks)
         if marks:
             log.error("worker %d was at the rules of %d messages when it died", pid, len(marks))

@@ -78,7 +78,7 @@ class SpoolCourier:
         if recipient.startswith("grows@"):
             self._kept.append(bytearray(b"x") * (80 << 20))
         if recipient.startswith("waits@"):
-            (self._folder / "spool" / f"slow.{recipient}").touch()
+            (self._folder / "spool" / f"slow.{os.getpid()}").touch()
             while not (self._folder / "go").exists():
                 time.sleep(0.01)
 

@@ -156,6 +156,44 @@ def test_poison_for_many(server: Mastered) -> None:
     assert survives(server)
 
 
+def test_poison_for_one_of_many(server: Mastered) -> None:
+    """That the rules of another recipient end well does not make a message harmless."""
+    server.start()
+    for _ in range(2):
+        with Client(server.path) as client:
+            client.hello().start("dies@x", raw=b"poison\r\n")
+            assert client.line() == ""
+        survives(server, "bob@x")
+    assert survives(server)
+
+
+def kill_at_rules(server: Mastered) -> None:
+    """A worker is killed while it is at an innocent message; wait for the next one."""
+    with Client(server.path) as client:
+        client.hello().start("waits@x", raw=b"innocent\r\n")
+        until(server.slow)
+        [file] = (server.folder / "spool").glob("slow.*")
+        file.unlink()
+        os.kill(victim := int(file.suffix[1:]), signal.SIGKILL)
+        assert client.line() == ""
+    until(lambda: victim not in server.workers() and len(server.workers()) == 2)
+
+
+def test_taken_back(server: Mastered) -> None:
+    """A message that ran well between two deaths that others caused keeps its rules."""
+    server.start()
+    kill_at_rules(server)
+    server.go()
+    assert survives(server, "waits@x", raw=b"innocent\r\n")
+    (server.folder / "go").unlink()
+    for path in (server.folder / "spool").glob("slow.*"):
+        path.unlink()
+    for _ in range(2):  # each finds it at its rules
+        kill_at_rules(server)
+    assert server.log().count("was at the rules of 1 messages when it died") == 3
+    assert survives(server, "waits@x", raw=b"innocent\r\n")  # no rules that wait
+
+
 def test_poison_and_reload(server: Mastered) -> None:
     """Strikes outlive a reload, also with other numbers of workers and threads."""
     server.start()
