@@ -321,6 +321,7 @@ def test_limits() -> None:
         f"{address.MAX_ADDRESSES:,}",
         f"{header.MAX_FIELD >> 10} KiB",
         f"{header.MAX_BLOCK >> 20} MiB",
+        f"{header.MAX_FIELDS:,}",
         str(magic.MAX_ATTACHMENTS),
         str(MAX_PROBLEMS),
     ]

@@ -2,7 +2,8 @@
 
 A line `From SENDER DATE`, the message with every line `>*From ` quoted by one more `>`, and an
 empty line. This file does no I/O, reads the content once, in time linear to its size, and
-copies only the header block and blocks in which there is something to quote.
+copies only the header block, at most a MiB and a bit, and blocks in which there is something to
+quote.
 
 Header fields in which mail readers keep state in an mbox, or by which they find its end, are
 removed: from outside they are forgeries. The flags we were asked for are written in the same
@@ -11,8 +12,9 @@ names that X-IMAPbase (or X-IMAP) lists, which stands in the first message of a 
 gets one, and `listing` adds to it in the space that Dovecot leaves for that.
 
 Known limits: a reader that knows only the older mbox, as Dovecot, shows a quoted line with its
-additional `>`. Where the first message has no list yet, or no room in its header block, Dovecot
-drops a keyword that it has not met in that folder. A line that begins with more than a MiB of
+additional `>`. State behind the first MiB of a header stays. Where the first message has no list
+yet, or no room in its header block, Dovecot drops a keyword that it has not met in that folder. A
+line that begins with more than a MiB of
 `>` gets no further one before its `From `: it ends no message, but reads as it was not.
 """
 
@@ -24,14 +26,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mdaflow.deliver.mailbox import Chunk, Chunks
+from mdaflow.mail.header import MAX_BLOCK
 from mdaflow.mail.raw import PIECE, let_go
 
 _BLOCK = 1 << 16  # about so many bytes are quoted at once
+_HEAD = MAX_BLOCK + (64 << 10)  # bytes of a header without an end that are looked at, ours on top
 _FLAGS = {"R": "A", "F": "F", "D": "T", "T": "D"}  # letter in a Maildir -> letter in X-Status
 _FROM = re.compile(rb"From ")
 _FROM_LINE = re.compile(rb">*+From ")
 _BEFORE_FROM_LINE = re.compile(rb"\n(?=>*+From )")
 _LINE_END = re.compile(rb"\n")
+_WHOLE_FIELDS = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)
 _EMPTY_LINE = re.compile(rb"\n(?=\n)")
 _SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 # With the folded lines that belong to it. Possessive: a long field takes no memory.
@@ -131,17 +136,33 @@ def _status(letters: str) -> bytes:
 
 def _without_state(chunks: Chunks) -> Iterator[Chunk]:
     """The same chunks without the fields of `_STATE` in the header block."""
-    head: list[Chunk] = [b"\n"]  # so that every line of the header has a line end before it
-    rest: list[Chunk] = []
-    for number, chunk in enumerate(chunks):
-        end = _header_end(head[-1], chunk)
+    head = _header(chunks)
+    clean = memoryview(_STATE.sub(b"", head))[1:]
+    if clean:
+        yield clean
+    behind = len(head) - 1
+    for chunk in chunks:
+        if behind < len(chunk):
+            yield memoryview(chunk)[behind:] if behind else chunk
+        behind = max(0, behind - len(chunk))
+
+
+def _header(chunks: Chunks) -> bytes:
+    """The header block with a line end before it, so that every line has one."""
+    head: list[Chunk] = [b"\n"]
+    left = _HEAD
+    for chunk in chunks:
+        seen = memoryview(chunk)[:left]
+        end = _header_end(head[-1], seen)
         if end >= 0:
-            head.append(chunk[:end])
-            rest = [chunk[end:], *chunks[number + 1 :]]
-            break
-        head.append(chunk)
-    yield memoryview(_STATE.sub(b"", b"".join(head)))[1:]
-    yield from rest
+            return b"".join([*head, seen[:end]])
+        head.append(seen)
+        left -= len(seen)
+    block = b"".join(head)
+    if left:
+        return block
+    whole = _WHOLE_FIELDS.match(block)
+    return block[: whole.end()] if whole else b"\n"
 
 
 def _header_end(before: Chunk, chunk: Chunk) -> int:

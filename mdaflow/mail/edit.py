@@ -14,10 +14,10 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 
 from . import header
-from .header import MAX_BLOCK, MAX_FIELD
+from .header import MAX_FIELD, MAX_FIELDS
 from .message import Message
 
 MAX_HEAD = 256 << 10
@@ -92,7 +92,7 @@ def _without(
     head, key = message.head, name.lower().encode("utf-8", "surrogateescape")
     kept: list[bytes] = []
     done = 0
-    for found, start, value, end in header.fields(head, 0, len(head)):
+    for found, start, value, end in islice(header.fields(head, 0, len(head)), MAX_FIELDS):
         if found != key or (selected and not selected(header.decoded(head[value:end]))):
             continue
         kept.append(head[done:start])
@@ -104,8 +104,8 @@ def _without(
 def _edited(message: Message, head: bytes) -> Message:
     if head == message.head:
         return message
-    # beyond MAX_BLOCK fields are not seen, so that some of a name could stay behind
-    if len(head) > MAX_HEAD or len(message.head) > MAX_BLOCK:
+    # of fields that are not seen, some of a name could stay behind
+    if len(head) > MAX_HEAD or not message.header_seen:
         raise ValueError("header too big")
     return message.edited(head)
 

@@ -3,7 +3,11 @@
 Fields are found by their lines (RFC 5322 section 2.2), encoded words by RFC 2047, raw 8-bit
 text as UTF-8 (RFC 6532) or else Latin-1. Nothing here raises, whatever the bytes. A line that
 is no field is passed over; a message that starts with none has no header. Fields over 16 KiB
-are unfolded but not decoded, a header block is examined for 1 MiB.
+are unfolded but not decoded.
+
+A header block has at most 1 MiB: what does not fit, from the first field on that is not whole, is
+body for us, whatever it looks like. So a header costs little, and is copied as a matter of course.
+Of the fields of a message 10,000 are seen, those behind them are passed over.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import binascii
 import re
 from codecs import getincrementaldecoder
+from collections.abc import Iterator
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from functools import lru_cache
@@ -18,10 +23,12 @@ from functools import lru_cache
 from .raw import Raw
 
 MAX_BLOCK = 1 << 20
+MAX_FIELDS = 10_000
 MAX_FIELD = 16 << 10
 
 # Possessive: a field of a million folded lines takes no more memory than its bytes.
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
+_WHOLE = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)  # up to where the last field begins
 _FOLD = re.compile(rb"\n[ \t]+")
 _MBOX_FROM = re.compile(rb">?From [^\n]*\n")
 _WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
@@ -37,20 +44,30 @@ _CODECS = {
 
 
 def block_end(raw: Raw, start: int = 0, end: int | None = None) -> int:
-    """Where a header block that begins at `start` ends: after the last field's newline."""
+    """Where a header block that begins at `start` ends: after the last field's newline.
+
+    Nothing behind its first MiB is looked at but for one byte: does the last field go on there?
+    """
     end = len(raw) if end is None else end
-    mbox = _MBOX_FROM.match(raw, start, end)
+    most = min(end, start + MAX_BLOCK)
+    mbox = _MBOX_FROM.match(raw, start, most)
     first = mbox.end() if mbox else start
-    if not _FIELD.match(raw, first, end):
+    if not _FIELD.match(raw, first, most):
         return start
-    blank = raw.find(b"\n\n", first, end)
-    return end if blank < 0 else blank + 1
+    seen = min(end, most + 1)
+    blank = raw.find(b"\n\n", first, seen)
+    if blank >= 0:
+        return blank + 1
+    if most == end:
+        return end
+    whole = _WHOLE.match(raw, first, seen)
+    return whole.end() if whole else start
 
 
-def fields(raw: Raw, start: int, end: int) -> list[tuple[bytes, int, int, int]]:
+def fields(raw: Raw, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
     """The fields between two offsets: (name in lower case, start, start of the body, end)."""
-    found = _FIELD.finditer(raw, start, min(end, start + MAX_BLOCK))
-    return [(m[1].lower(), m.start(), m.start(2), m.end()) for m in found]
+    for m in _FIELD.finditer(raw, start, end):
+        yield m[1].lower(), m.start(), m.start(2), m.end()
 
 
 def unfold(value: bytes) -> bytes:

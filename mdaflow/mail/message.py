@@ -73,7 +73,7 @@ class Message:
 
     @cached_property
     def header_end(self) -> int:
-        """The offset in `raw` behind the last header field that came."""
+        """The offset in `raw` behind the last header field that came; at most 1 MiB."""
         end = header.block_end(self.raw)
         let_go(self.raw)
         return end
@@ -85,12 +85,19 @@ class Message:
 
     @cached_property
     def fields(self) -> dict[bytes, list[bytes]]:
-        """The folded bodies of the header fields by name, in lower case."""
+        """The folded bodies of the first 10,000 header fields by name, in lower case."""
         found: dict[bytes, list[bytes]] = {}
         head = self.head
-        for name, _, start, end in header.fields(head, 0, len(head)):
+        for name, _, start, end in islice(header.fields(head, 0, len(head)), header.MAX_FIELDS):
             found.setdefault(name, []).append(head[start:end])
         return found
+
+    @property
+    def header_seen(self) -> bool:
+        """Whether all that a reader takes for the header is among `fields`."""
+        end = self.header_end
+        ended = end == 0 or self.raw[end : end + 1] in (b"", b"\n")
+        return ended and sum(map(len, self.fields.values())) < header.MAX_FIELDS
 
     def header(self, name: str, *, raw: bool = False) -> list[str]:
         """The values of every field called `name`, decoded (RFC 2047) unless `raw`."""

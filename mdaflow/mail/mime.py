@@ -138,7 +138,6 @@ def parts(raw: Raw) -> list[Part]:
         if not inner:
             found.append(part)
         todo.extend((a, b, depth + 1) for a, b in reversed(inner))
-    let_go(raw)
     return found
 
 
@@ -152,6 +151,7 @@ def _head(raw: Raw, start: int, end: int) -> tuple[Part, bytes]:
             text = header.text_of(header.unfold(raw[value:stop][:MAX_PARAMETERS]))
             # `email` needs the square of the semicolons to take a field apart
             part[name.decode()] = ";".join(text.split(";")[:MAX_SEMICOLONS])
+    let_go(raw)
     return _leaf(raw, body, end, part), _boundary(part)
 
 

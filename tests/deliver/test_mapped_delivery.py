@@ -123,10 +123,18 @@ from mdaflow.mail.message import Message
 from mdaflow.mail.raw import digest
 from mdaflow.mail.trace import stored
 
-HEAD = b"Subject: x\\nContent-Type: multipart/mixed; boundary=b\\n\\n--b\\n\\nFrom here\\n--b\\n" \\
+PARTS = b"Subject: x\\nContent-Type: multipart/mixed; boundary=b\\n\\n" \\
+    b"--b\\n\\nFrom here\\n--b\\n" \\
     b"Content-Type: application/x; name=a.pdf\\nContent-Transfer-Encoding: base64\\n\\n"
-home, count = sys.argv[1], int(sys.argv[2])
-lines = (b"QUJD" * 19 + b"\\n") * 13_618 + b"From here\\n"
+home, count, shape = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+head, line = {{
+    "parts": (PARTS, b"QUJD" * 19 + b"\\n"),
+    "header": (b"Subject: x\\n", b"X-mdaflow-a:\\nStatus: R\\nb:" + b"c" * 52 + b"\\n"),
+    "fields": (b"Subject: x\\n", b"a:b\\n" * 19 + b" \\n"),
+    "field": (b"Subject: x", b" " + b"x" * 75 + b"\\n"),
+    "line": (b"Subject: x\\nFrom: ", b"x" * 77),
+}}[shape]
+lines = line * 13_618 + b"From here\\n"
 
 def memory(name):
     with open("/proc/self/status") as status:
@@ -153,7 +161,7 @@ def views(message):
     return message.parts, message.lines, message.fields, digest([message.raw])
 
 for size in (1, count):  # once with little, so that everything is imported
-    message = Message(mapped_from([HEAD, *[lines] * size, b"--b--\\n"]))
+    message = Message(mapped_from([head, *[lines] * size, b"--b--\\n"]))
     assert message.size > size << 20
     for act in (views, facts, to_maildir, to_mbox, to_program):
         before = memory("VmRSS")
@@ -163,9 +171,11 @@ for size in (1, count):  # once with little, so that everything is imported
 """
 
 
-def test_memory(tmp_path: Path) -> None:
-    """What is done with a message of 50 MiB takes a few MiB, pages of its file among them."""
-    with start(MEMORY, str(tmp_path), "50") as child:
+@pytest.mark.parametrize("shape", ["parts", "header", "fields", "field", "line"])
+def test_memory(shape: str, tmp_path: Path) -> None:
+    """What is done with a message of 50 MiB takes a few MiB, pages of its file among them,
+    whether it is nearly all body or nearly all header."""
+    with start(MEMORY, str(tmp_path), "50", shape) as child:
         output, _ = child.communicate()
     assert child.returncode == 0
     rows = [line.split() for line in output.splitlines()]

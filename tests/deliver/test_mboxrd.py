@@ -8,12 +8,14 @@ from collections import Counter
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from boxes import RECEIVED, split_mboxrd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdaflow.deliver import mboxrd
 from mdaflow.deliver.mboxrd import Listing, entry, listing, separator
 
 PIECES = [b"From ", b">", b"\n", b"\n\n", b"\r\n", b"F", b"rom ", b"x: y\n", b" ", b"\0", b"\xff"]
@@ -94,6 +96,21 @@ def test_forged_state_is_removed(name: bytes) -> None:
         assert split_mboxrd(written(b"A: b\nC: d\n", head % name, body)) == [
             b"A: b\nC: d\n" * 2 + body
         ]
+
+
+@given(st.lists(st.sampled_from([b"A: b\n", b"Status: R\n", b" c\n", b"\n", b"d"])))
+def test_header_without_end(lines: list[bytes]) -> None:
+    """State is removed, field by field, as far as a header is looked at; the rest stays."""
+    raw = b"".join([*lines, b"e\n"])
+    with mock.patch.object(mboxrd, "_HEAD", 30):
+        entry = written(raw)
+        assert entry == written(*(raw[at : at + 7] for at in range(0, len(raw), 7)))
+        looked = mboxrd._header([raw])[1:]
+    assert len(looked) <= 30
+    assert mboxrd._header([raw])[1:].startswith(looked)
+    [got] = split_mboxrd(entry)
+    assert got.endswith(raw[len(looked) :])
+    assert b"\nStatus" not in b"\n" + got[: len(got) - len(raw) + len(looked)]
 
 
 def test_similar_fields_stay() -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdaflow.mail.edit import MAX_HEAD, NAME, add, protected, remove, set_
-from mdaflow.mail.header import MAX_BLOCK, MAX_FIELD
+from mdaflow.mail.header import MAX_BLOCK, MAX_FIELD, MAX_FIELDS
 from mdaflow.mail.message import Message
 from mdaflow.mail.trace import stored
 
@@ -126,6 +126,8 @@ def test_big_headers() -> None:
     assert len(add(most, "A", "").head) < MAX_HEAD
     with pytest.raises(ValueError, match="header too big"):
         remove(Message(line * (MAX_BLOCK // 1024 + 1) + b"\n"), "X")
+    with pytest.raises(ValueError, match="header too big"):
+        remove(Message(b"X:\n" * (MAX_FIELDS + 1) + b"\n"), "X")
 
 
 def test_protected() -> None:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mapped import mapped
 
-from mdaflow.mail import edit, mime, raw
+from mdaflow.mail import edit, header, mime, raw
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.mime import Part
@@ -80,14 +80,19 @@ def edited(message: Message) -> Iterator[Message]:
     yield edit.remove(message, "subject")
 
 
-@given(mails, st.sampled_from([1, 3, 8, 50, raw.PIECE]))
-@example(b"", 1)
-@example(b"Content-Type: multipart/x; boundary=b\n\n--b\n\nx\n--b--", 8)
-def test_views_are_the_same(data: bytes, size: int) -> None:
-    """Every view of a message is the same, in memory or in a file, in pieces of any size."""
+@given(mails, st.sampled_from([1, 3, 8, 50, raw.PIECE]), st.sampled_from([40, header.MAX_BLOCK]))
+@example(b"", 1, 40)
+@example(b"Content-Type: multipart/x; boundary=b\n\n--b\n\nx\n--b--", 8, 40)
+def test_views_are_the_same(data: bytes, size: int, block: int) -> None:
+    """Every view of a message is the same, in memory or in a file, in pieces of any size, and
+    however big a header may be."""
     there = mapped(data)
     assert isinstance(there, mmap.mmap) == bool(data)
-    with mock.patch.object(raw, "PIECE", size):
+    with (
+        mock.patch.object(raw, "PIECE", size),
+        mock.patch.object(header, "MAX_BLOCK", block),
+        mock.patch.object(edit, "_edited", lambda message, head: message.edited(head)),
+    ):
         for one, other in zip(edited(Message(data)), edited(Message(there)), strict=True):
             assert list(views(one)) == list(views(other))
             assert isinstance(other.head, bytes)
