@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 
+from mdaflow.deliver import breaker
+
 HANG, DROP, DRIP = b"<hang>", b"<drop>", b"<drip>"
 
 Answer = bytes | list[bytes]
@@ -62,6 +64,7 @@ class FakeMTA:
         self._threads = [threading.Thread(target=self._accept)]
         port = self._listener.getsockname()[1]
         self.hop = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        breaker.answered(self.hop)  # whoever had this port before
 
     def __enter__(self) -> FakeMTA:
         self._threads[0].start()
@@ -155,4 +158,6 @@ class FakeMTA:
 def closed_hop() -> str:
     """An address where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+        hop = f"127.0.0.1:{server.getsockname()[1]}"
+    breaker.answered(hop)  # whoever had this port before
+    return hop

@@ -7,7 +7,8 @@ taken the message. All targets are taken, or none.
 A 4xx, silence, a lost connection and nonsense may all be over later: TempFail. A 5xx about
 this message is PermFail; a 5xx about the connection is for the site to mend, so TempFail too.
 Every step ends before a deadline, and only so much of what the peer says is read. Replies to
-QUIT are not waited for, as in Postfix.
+QUIT are not waited for, as in Postfix. A hop that did not answer is left alone for a while, whoever
+asks: see breaker.py.
 
 Only CRLF . CRLF ends the data, for any reader: a bare CR and a NUL, which SMTP does not allow
 (RFC 5321 section 2.3.8, RFC 2045 section 2.8), become spaces, as in Postfix.
@@ -23,6 +24,7 @@ final dot, the peer may have the message, and gets it again.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -39,6 +41,7 @@ from mdaflow.mail.letter import is_address
 from mdaflow.mail.raw import pieces
 from mdaflow.mail.receipt import NO_WISHES, Relay, Wishes
 
+from . import breaker
 from .job import Job, Means
 from .mailbox import Chunk, Chunks
 
@@ -68,6 +71,7 @@ _CONNECTION = frozenset({500, 502, 503, 504, 530, 534, 535, 538})
 _GOODBYE = 1.0  # seconds that QUIT may take
 _MAX_READ = 64 << 10  # bytes of all replies together
 _MAX_CAUSE = 300  # characters of a reply in our log
+_NO_WAY = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _TO_SPACE = bytes.maketrans(b"\r\0", b"  ")
 
 
@@ -99,6 +103,8 @@ def prepare(
     bad = [target for target in targets if not is_address(target)]
     if bad or not targets:
         raise PermFail(BAD_TARGET, f"bad address to send to: {''.join(bad[:1])[:100]!r}")
+    if not breaker.may_ask(means.next_hop):
+        raise TempFail(NO_ANSWER, f"{means.next_hop} did not answer a moment ago")
     transaction = Transaction(means, targets, chunks, limit or DATA, wishes)
     try:
         transaction.open(sender, limit or PREPARE)
@@ -167,6 +173,7 @@ class Transaction:
             self._line.deadline = time.monotonic() + _GOODBYE
             self._smtp.putcmd("QUIT")
         self.close()
+        breaker.answered(self._hop)
 
     def close(self) -> None:
         """Drop the connection, whatever its state."""
@@ -213,7 +220,19 @@ def _talk(hop: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # what smtplib raises is an OSError
+        (breaker.silent if _silent(error) else breaker.answered)(hop)
         raise TempFail(NO_ANSWER, f"{hop}: {error or type(error).__name__}") from error
+    except BaseException:
+        breaker.answered(hop)
+        raise
+
+
+def _silent(error: BaseException) -> bool:
+    """Whether somebody was waited for in vain, or could not be reached."""
+    found = error.__context__ if isinstance(error, smtplib.SMTPException) else error
+    return isinstance(found, TimeoutError | ConnectionRefusedError | socket.gaierror) or (
+        isinstance(found, OSError) and found.errno in _NO_WAY
+    )
 
 
 def _dial(address: tuple[str, int], seconds: float) -> _Line:
