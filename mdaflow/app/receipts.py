@@ -115,10 +115,10 @@ class _Receipt(NamedTuple):
 
     def send(self) -> None:
         """Hand it to the next hop, with the null sender (RFC 3461 section 6.1). Never raises."""
-        from mdaflow.deliver import send  # smtplib and socket: 30 ms, and only for what is sent
-
         sender = self.envelope.sender
         try:
+            from mdaflow.deliver import send  # smtplib and socket: 30 ms, and only for what is sent
+
             transaction = send.prepare(self.means, "", (sender,), [self._write()], LIMIT)
             transaction.commit()
         except Exception as error:
@@ -176,13 +176,21 @@ class _Outbox:
         return len(self._waiting)
 
     def _run(self) -> None:
-        while True:
+        try:
+            while send := self._next():
+                send()
+        finally:  # however it ends, the next receipt has a thread
             with self._lock:
-                if not self._waiting:
+                if self._thread is threading.current_thread():
                     self._thread = None
-                    return
-                send = self._waiting.popleft()
-            send()
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is sent next; without it there is no thread any more."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._thread = None
+            return None
 
 
 _outbox = _Outbox()

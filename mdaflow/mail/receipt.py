@@ -23,7 +23,7 @@ from .letter import is_address, message_ids
 from .path import CONTROL
 from .trace import date as date_of
 
-MAX_HEAD = 64 << 10
+MAX_HEAD = 16 << 10
 """Bytes of the header that come back."""
 MAX_VALUE = 800
 """Characters of a field, so that none needs folding (RFC 5322 section 2.1.1)."""

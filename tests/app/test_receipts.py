@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from fake_mta import DROP, FakeMTA
 from here import ANN, BOB, RAW, Here
 
+import mdaflow.deliver
 from mdaflow.app import pipeline, receipts
 from mdaflow.errors import Status
 from mdaflow.mail.envelope import Envelope
@@ -257,6 +259,34 @@ def test_nobody_waits(
         receipts.finish(30)
     assert actions(mta) == ["delivered"] * 2
     assert len([line for line in here.said if "too many receipts" in line]) == 3
+
+
+def test_import_that_fails(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a receipt needs may fail to load once: that is a warning, and the next one is sent."""
+    with FakeMTA() as mta:
+        here.hop = mta.hop
+        with monkeypatch.context() as patch:
+            patch.delattr(mdaflow.deliver, "send", raising=False)
+            patch.setitem(sys.modules, "mdaflow.deliver.send", None)
+            assert deliver(here).ok
+        assert deliver(here).ok
+    assert actions(mta) == ["delivered"]
+    assert len([line for line in here.said if f"no receipt to <{ANN}>" in line]) == 1
+
+
+def test_thread_that_ends(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends for any reason leaves no trace: the next receipt has a new one."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def leave() -> None:
+        raise SystemExit
+
+    assert receipts._outbox.put(leave)
+    receipts.finish(10)
+    with FakeMTA() as mta:
+        here.hop = mta.hop
+        assert deliver(here).ok
+    assert actions(mta) == ["delivered"]
 
 
 def test_end_of_the_process(here: Here, held: Callable[[], None]) -> None:

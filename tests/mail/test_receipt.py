@@ -164,7 +164,7 @@ def test_header_comes_back(head: bytes) -> None:
 
 @pytest.mark.parametrize("line", [b"X: y\n", b"X" * 100_000])
 def test_size(line: bytes) -> None:
-    """At most 64 KiB come back, in whole lines where there are lines."""
+    """At most 16 KiB come back, in whole lines where there are lines."""
     _, (_, _, part) = read(written(head=line * 20_000))
     payload = part.get_payload(decode=True)
     assert isinstance(payload, bytes)
