@@ -242,7 +242,7 @@ class Connection(Wire):
         recipient = arguments.recipient(argument, utf8)
         self._said += len(argument)
         if len(self._recipients) >= most or self._said > MAX_ADDRESSES:
-            await self._refuse_recipient(most)
+            await self._refuse_recipient(FREE_USELESS)
             raise TempFail(reply.TOO_MANY_RECIPIENTS)
         status = self._service.crew.known(recipient.address)
         if status is None:
@@ -251,14 +251,15 @@ class Connection(Wire):
         if status.ok:
             self._recipients.append(recipient)
         else:
-            await self._refuse_recipient(most)
+            await self._refuse_recipient(FREE_USELESS + len(self._recipients))
         return reply.line(status, utf8=utf8)
 
-    async def _refuse_recipient(self, most: int) -> None:
+    async def _refuse_recipient(self, free: int) -> None:
+        """Count it; when there were more than are `free`, others come first."""
         self._refused += 1
-        if self._refused > FREE_USELESS + len(self._recipients):
+        if self._refused > free:
             await asyncio.sleep(PAUSE)
-        if self._refused > most:
+        if self._refused > self._service.limits.max_recipients:
             raise TempFail(reply.TOO_MANY_ERRORS)
 
     async def data(self, argument: bytes) -> bytes:
