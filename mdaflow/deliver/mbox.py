@@ -7,7 +7,8 @@ threads of this process) and the dotlock `FILE.lock`. They are taken without blo
 back together when one is not free, so no order of other programs leads to a deadlock (P19).
 
 A file that is a link, has a second link, is executable or is no file at all is not touched
-(P28). What a crash left at the end of the file is closed by an empty line.
+(P28). What a crash left at the end of the file is closed by an empty line; zeros at the end are cut
+off: a power cut leaves them where a file had become longer and the bytes were yet to come.
 
 There is nothing in an mbox to note when a message expires, so it does not.
 
@@ -54,6 +55,7 @@ _OPEN = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK |
 _NEW_FILE = os.O_CREAT | os.O_EXCL
 _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 _HEAD = 1 << 16  # bytes in which the first header block has to end
+_ZEROS = 1 << 16  # the most bytes that a block of a file system has
 _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length (0: all), pid (0: required)
 
 
@@ -139,11 +141,24 @@ class Delivery:
 
     def append(self, entry: Iterable[Chunk]) -> None:
         """Write an entry after what is there, and sync it. Raises OSError."""
-        start = os.fstat(self._fd).st_size
-        tail = os.pread(self._fd, 2, max(0, start - 2))
+        start, end = self._without_zeros()
         self._start = start
-        write(self._fd, chain((_gap(tail),), entry))
+        write(self._fd, chain((_gap(end),), entry))
         os.fsync(self._fd)
+
+    def _without_zeros(self) -> tuple[int, bytes]:
+        """The length of the file and its last bytes, once zeros at its end are cut off: a message
+        ends in a line end, whatever is in it."""
+        size = os.fstat(self._fd).st_size
+        end = os.pread(self._fd, 2, max(0, size - 2))
+        if end.endswith(b"\0"):
+            end = os.pread(self._fd, _ZEROS, max(0, size - _ZEROS))
+            rest = end.rstrip(b"\0")
+            if rest or len(end) == size:  # else that is no trace of a power cut
+                size -= len(end) - len(rest)
+                end = rest
+                os.ftruncate(self._fd, size)
+        return size, end[-2:]
 
     def commit(self) -> None:
         """Give the file back with the message in it. Raises TempFail."""

@@ -272,6 +272,27 @@ def test_torn_tail_is_closed(box: Mailbox, inbox: Path, before: bytes, gap: byte
     assert inbox.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (b"From a b\nA: b\n\n" + bytes(4000), b"From a b\nA: b\n\n"),
+        (b"From a b\nA: b\n\0\n\nFrom a b\nto\0\0", b"From a b\nA: b\n\0\n\nFrom a b\nto\n\n"),
+        (bytes(4096), b""),
+        (b"x" + bytes(100_000), b"x" + bytes(100_000) + b"\n\n"),
+    ],
+    ids=["after a message", "after a piece", "nothing else", "too many"],
+)
+def test_zeros_at_the_end_are_cut_off(
+    box: Mailbox, inbox: Path, before: bytes, kept: bytes
+) -> None:
+    """What a power cut left at the end is no part of the message before it, nor of the next."""
+    inbox.write_bytes(before)
+    prepare(box).commit()
+    raw = inbox.read_bytes()
+    assert raw.startswith(kept + b"From ")
+    assert split_mboxrd(raw[len(kept) :]) == [RAW]
+
+
 CRASH = """
 import sys
 from mdaflow.deliver import mbox
