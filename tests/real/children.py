@@ -75,6 +75,10 @@ class Child:
         """Send a signal to the program itself."""
         self._process.send_signal(number)
 
+    def is_halted(self) -> bool:
+        """All threads of all its processes are stopped by a signal."""
+        return all(state == "T" for pid in _session(self.pid) for state in _states(pid))
+
     def stop(self) -> int:
         """End it; its exit code, negative for a signal. The test fails when something stays."""
         self._process.terminate()
@@ -91,6 +95,12 @@ class Child:
 
     def _others(self) -> list[bytes]:
         return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _session(self.pid)]
+
+
+def _states(pid: int) -> list[str]:
+    """The states of the threads of a process, a letter each (proc_pid_stat(5))."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return [stat.read_text().rpartition(") ")[2][0] for stat in stats]
 
 
 def _session(leader: int) -> list[int]:

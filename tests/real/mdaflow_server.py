@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +107,7 @@ class Mdaflow:
         self.socket = socket
         self.log = root / "mdaflow.log"
         self.config = root / "etc" / "mdaflow.yaml"
+        self.program: Sequence[str | Path] = (MDAFLOW,)
         self._child: Child | None = None
         self._users = 0
         for folder in ("etc/before", "etc/after"):
@@ -134,7 +135,7 @@ class Mdaflow:
     def start(self) -> None:
         """Start it, and wait until it serves."""
         before = self._said("serving on ")
-        command = (MDAFLOW, "serve", "--config", self.config)
+        command = (*self.program, "serve", "--config", self.config)
         self._child = Child(command, self.root / "mdaflow.out")
         self._child.wait_for(lambda: self._said("serving on ") > before, "mdaflow serves")
 
@@ -150,6 +151,17 @@ class Mdaflow:
         child, self._child = self._child, None
         os.killpg(child.pid, signal.SIGKILL)
         assert child.stop() == -signal.SIGKILL
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Stop master and workers where they are, and let them go on at the end."""
+        assert self._child is not None
+        os.killpg(self._child.pid, signal.SIGSTOP)
+        try:
+            until(self._child.is_halted, "all threads are stopped")
+            yield
+        finally:
+            os.killpg(self._child.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove everything."""
@@ -175,6 +187,11 @@ class Mdaflow:
         assert self._child is not None
         pid = self._child.pid
         return [int(w) for w in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def processes(self) -> list[int]:
+        """The process ids of master and workers."""
+        assert self._child is not None
+        return [self._child.pid, *self.workers()]
 
     # --- users and rules -------------------------------------------------------------------
 
@@ -260,6 +277,10 @@ class Lmtp:
             self.say("QUIT")
         self._lines.close()
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """Go away without a word."""
+        self._socket.shutdown(socket.SHUT_RDWR)
 
     def say(self, command: str) -> str:
         """The last line of the reply to a command."""

@@ -22,9 +22,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import mailboxes
 from children import PATIENCE
 from letters import numbered
-from mdaflow_server import Mdaflow, User
+from mdaflow_server import MAILDIRS, Mdaflow, User
 from postfix import Postfix
 
 SHORTEST, LONGEST = 200, 20_000
@@ -36,6 +37,8 @@ rule "Odd" when header "X-Number" matches /[13579]$/ { deliver to "Odd" }
 WORKERS = 4
 FASTEST, SLOWEST = 0.05, 0.4
 """Seconds between two kills."""
+CYCLE = 0.1, 1.2
+"""Seconds from the start of a server to its end."""
 ALONE = 0.2
 """How likely a worker is killed when no other is there: then nothing happens for a second."""
 
@@ -59,14 +62,20 @@ class Mails(NamedTuple):
         """Whom a message is for."""
         return self.users[number % len(self.users)]
 
+    def moved(self, before: Path, after: Path) -> Mails:
+        """The same, where a folder with all of the users has another name."""
+        users = [u._replace(home=after / u.home.relative_to(before)) for u in self.users]
+        return self._replace(users=users)
+
     def raw(self, number: int) -> bytes:
         """A message, with CRLF line ends."""
         return numbered(number, self.seed, self.user(number).address, SHORTEST, LONGEST)
 
 
-def new_mails(mdaflow: Mdaflow, seed: int, users: int = 4) -> Mails:
-    """Mails for so many new users."""
-    return Mails(seed, [mdaflow.user(ODD) for _ in range(users)], mdaflow.user())
+def new_mails(mdaflow: Mdaflow, seed: int, domains: Iterable[str] = (MAILDIRS,) * 4) -> Mails:
+    """Mails for a new user in each of these domains."""
+    users = [mdaflow.user(ODD, domain=domain) for domain in domains]
+    return Mails(seed, users, mdaflow.user())
 
 
 def in_the_storm(root: Path) -> tuple[Mdaflow, Postfix]:
@@ -189,6 +198,19 @@ def kill_workers(
     return killed
 
 
+def cycles(
+    mdaflow: Mdaflow, dice: random.Random, count: int, end: Callable[[Mdaflow], None]
+) -> Iterator[int]:
+    """Start a server, and `end` it after a while, so often; the number of each cycle. Then start
+    it for what was begun."""
+    for number in range(1, count + 1):
+        mdaflow.start()
+        time.sleep(dice.uniform(*CYCLE))
+        end(mdaflow)
+        yield number
+    mdaflow.start()
+
+
 # --- what is there afterwards ------------------------------------------------------------------
 
 
@@ -197,8 +219,10 @@ class Found(NamedTuple):
 
     copies: Counter[int]
     """Of each message that is there as it was sent."""
-    broken: list[Path]
+    broken: list[str]
     """Messages that nobody sent, or that are somebody else's, or not whole."""
+    torn: list[str]
+    """The last of an mbox, if it is not whole: whoever was to have it gets it again."""
     leftovers: list[Path]
     """What lies in `tmp/`."""
 
@@ -220,18 +244,17 @@ class Found(NamedTuple):
 
 def look(mails: Mails) -> Found:
     """Read all mailboxes, and compare what is there with what was sent."""
-    found = Found(Counter(), [], [])
+    found = Found(Counter(), [], [], [])
     for user in mails.users:
-        for path in user.maildir.rglob("*"):
-            place = path.parent.name
-            if place == "tmp":
-                found.leftovers.append(path)
-            elif place in ("new", "cur"):
-                number = _which(mails, user, path)
-                if number is None:
-                    found.broken.append(path)
-                else:
+        found.leftovers.extend(mailboxes.leftovers(user.home))
+        for folder in mailboxes.folders(user.home):
+            for mail in folder:
+                number = _which(mails, user, mail)
+                if number is not None:
                     found.copies[number] += 1
+                else:
+                    torn = mail is folder[-1] and mail.in_mbox
+                    (found.torn if torn else found.broken).append(mail.place)
     return found
 
 
@@ -240,16 +263,14 @@ def stored(mails: Mails) -> int:
     return sum(len(user.files()) + len(user.files(".Odd")) for user in mails.users)
 
 
-def _which(mails: Mails, user: User, path: Path) -> int | None:
+def _which(mails: Mails, user: User, mail: mailboxes.Mail) -> int | None:
     """The number of a message that is there as it was sent: below what was added, whole."""
-    content = path.read_bytes()
-    match = _NUMBER.search(content)
+    match = _NUMBER.search(mail.raw)
     if match is None:
         return None
     number = int(match[1])
-    whole = content[match.start() :] == mails.raw(number).replace(b"\r\n", b"\n")
-    named = f",S={len(content)}" in path.name
-    return number if whole and named and user == mails.user(number) else None
+    whole = mail.raw[match.start() :] == mails.raw(number).replace(b"\r\n", b"\n")
+    return number if whole and mail.named and user == mails.user(number) else None
 
 
 def refusals(mdaflow: Mdaflow, mails: Mails, postfix: Postfix | None = None) -> list[str]:

@@ -1,9 +1,11 @@
-"""Killed workers, restarts and reloads under the mail of a real Postfix: nothing is lost."""
+"""Killed workers, restarts and reloads under mail, here of a real Postfix: nothing is lost."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,10 +15,13 @@ from mdaflow_server import Mdaflow, new_root
 from need import need
 from postfix import Postfix
 from storm import (
+    WORKERS,
     Clients,
     Found,
     Mails,
+    by_lmtp,
     by_smtp,
+    cycles,
     in_the_storm,
     kill_workers,
     look,
@@ -31,6 +36,7 @@ KILLED, CHANGED = 1000, 200
 """Messages."""
 MOST_KILLS = 16
 LEAST_ROUNDS = 3
+STOPS = 5
 SESSIONS = 6
 
 
@@ -105,3 +111,30 @@ def test_changed_again_and_again(servers: tuple[Mdaflow, Postfix]) -> None:
     found = delivered(mdaflow, postfix, mails, CHANGED)
     assert found.doubled.total() == 0
     assert found.leftovers == []
+
+
+def test_stopped_under_load() -> None:
+    """With ends by SIGTERM again and again, all that was acknowledged is there, and all once."""
+    print("seed", SEED)
+    root = new_root()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root)
+        mdaflow = Mdaflow(root / "site", root / "lmtp", WORKERS)
+        stack.callback(mdaflow.stop)
+        mails = new_mails(mdaflow, SEED)
+        taken: list[int] = []
+        clients = Clients(
+            mails,
+            by_lmtp(mdaflow.socket),
+            lambda word, number: taken.append(number) if word == "taken" else None,
+        )
+        with clients.sending(itertools.count(), SESSIONS):
+            for _ in cycles(mdaflow, random.Random(SEED), STOPS, Mdaflow.stop):
+                pass
+        mdaflow.stop()
+        mdaflow.check_log()
+        found = look(mails)
+        assert taken
+        assert found.lost(taken) == set()
+        assert found.doubled.total() == 0
+        assert found.broken == found.leftovers == refusals(mdaflow, mails) == []
