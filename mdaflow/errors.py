@@ -46,6 +46,7 @@ SHUTTING_DOWN = Status(421, "4.3.2", "Shutting down, try again later")
 UNKNOWN_USER = Status(550, "5.1.1", "No such user here")
 REJECTED = Status(550, "5.7.1", "Rejected by rule")
 LOOP = Status(554, "5.4.6", "Mail loop detected")
+MAILBOX_FULL = Status(552, "5.2.2", "Mailbox is full")
 TOO_BIG = Status(552, "5.3.4", "Message too big")
 
 

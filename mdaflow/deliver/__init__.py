@@ -52,7 +52,7 @@ def prepare(
     `expire` the seconds from then on after which the message may be deleted; None for never.
 
     Raises TempFail for whatever the system refuses, PermFail for a folder name that cannot be
-    one, ValueError for a flag that is none. Then nothing is left behind, but perhaps the name
-    of a keyword.
+    one, one of both for a quota, ValueError for a flag that is none. Then nothing is left behind,
+    but perhaps the name of a keyword.
     """
     return FORMATS[mailbox.format](mailbox, folder, chunks, flags, sender, received, expire)

@@ -38,6 +38,8 @@ from .mailbox import Mailbox, Prepared, elsewhere, locate
 if TYPE_CHECKING:
     from mdaflow.mail.receipt import Relay
 
+    from .quota import Use
+
 MAX_REPLY = 200
 """Characters of a rule's text in a reply."""
 
@@ -73,6 +75,8 @@ class Done:
     """The part of the trouble that rules of the user have caused."""
     relay: Relay | None = None
     """How it has left us, if it was sent on and nothing else."""
+    use: Use | None = None
+    """What it has made of a quota."""
 
 
 def execute(
@@ -108,6 +112,7 @@ def execute(
         "; ".join(text for _, text in delivery.trouble),
         "; ".join(text for owner, text in delivery.trouble if owner == "user"),
         delivery.relay,
+        delivery.use,
     )
 
 
@@ -147,6 +152,7 @@ class _Delivery:
         self.kept_instead = False
         """An action could not be carried out, so the message went to the inbox."""
         self.relay: Relay | None = None
+        self.use: Use | None = None
         self.steps: list[_Step] = []
         acts = {f"{n} {a}": a for n, a in enumerate(plan.actions) if _is_done_here(a)}
         self.done = set(ledger.already_done(job)) if len(acts) > 1 else set()
@@ -267,6 +273,7 @@ class _Delivery:
         else:
             if not step.action.also:  # only what is sent on has a relay
                 self.relay = getattr(step.prepared, "relay", self.relay)
+            self.use = getattr(step.prepared, "use", None) or self.use
             self.places.append(step.prepared.where)
             self.done.update(step.keys)
 

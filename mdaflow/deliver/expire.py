@@ -8,7 +8,7 @@ folder stays for good. No symbolic link is followed, and none is deleted.
 A message goes first, then its record; so a run may be killed at any point, and several may run at
 once. The record of a message that is gone is removed as well, but for young ones, whose message is
 perhaps only about to come, and not when something changed while we looked. Memory is bounded,
-whatever the size of a mailbox.
+whatever the size of a mailbox. A `maildirsize` (see quota.py) is told what was deleted.
 
 Known limit: in an mbox nothing expires.
 """
@@ -23,6 +23,7 @@ from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import NamedTuple
 
+from mdaflow.deliver.census import Total, folders, size_of
 from mdaflow.deliver.mailbox import (
     Mailbox,
     from_modified_utf7,
@@ -32,6 +33,7 @@ from mdaflow.deliver.mailbox import (
     temporary_failures,
 )
 from mdaflow.deliver.maildir import RECORDS
+from mdaflow.deliver.quota import release
 
 YOUNG = 3600.0
 """A record without a message is kept for so many seconds."""
@@ -74,23 +76,17 @@ def expire(mailbox: Mailbox, now: float, *, dry_run: bool = False) -> Iterator[C
             return
         with ExitStack() as stack:
             stack.callback(os.close, root)
-            for directory in _folders(root):
+            for directory in folders(root):
                 if counts := _expire_in(root, directory, now, dry_run):
+                    if counts["expired"] and not dry_run:
+                        release(root, Total(counts["bytes"], counts["expired"]), mailbox.home)
                     name = from_modified_utf7(directory[1:].replace(".", "/")) or mailbox.name
                     yield Counts(name, *(counts[field] for field in Counts._fields[1:]))
 
 
-def _folders(root: int) -> Iterator[str]:
-    """The Maildir itself and its folders, as directories in it."""
-    yield "."
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                yield entry.name
-
-
 def _expire_in(root: int, directory: str, now: float, dry_run: bool) -> Counter[str]:
-    """Delete what has expired in one folder; how often each field of Counts was met."""
+    """Delete what has expired in one folder; how often each field of Counts was met, and the
+    `bytes` of what expired."""
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
 
@@ -111,7 +107,10 @@ def _expire_in(root: int, directory: str, now: float, dry_run: bool) -> Counter[
             for unique, record in batch.items():
                 place = found.get(unique)
                 if place:
-                    counts[_settle(place, records, record, now, dry_run)] += 1
+                    size = size_of(*place) or 0
+                    became = _settle(place, records, record, now, dry_run)
+                    counts[became] += 1
+                    counts["bytes"] += size if became == "expired" else 0
                 elif certain and _is_old(records, record, now):
                     _remove(records, record, dry_run)
                     counts["gone"] += 1

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
-from mdaflow.errors import PermFail, Status, from_oserror
+from mdaflow.errors import OVER_QUOTA, PermFail, Status, from_oserror
 from mdaflow.mail.raw import PIECE, pieces
 
 Chunk = bytes | memoryview
@@ -64,6 +64,20 @@ class Prepared(Protocol):
         """Take everything back."""
 
 
+class Quota(NamedTuple):
+    """How much mail a Maildir may hold (see quota.py); 0 is no limit."""
+
+    bytes: int = 0
+    messages: int = 0
+    over: Status | None = OVER_QUOTA
+    """The reply to a message that has no room; None: mail is only counted."""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Bytes and messages."""
+        return self.bytes, self.messages
+
+
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """The mailbox of one user. Paths are relative to `home`, which has to exist."""
@@ -77,17 +91,20 @@ class Mailbox:
     """mbox: the file that is the inbox; empty for `inbox` in `path`."""
     name: str = "INBOX"
     """What the inbox is called in the log and the reply."""
+    quota: Quota | None = None
 
 
 @lru_cache(1024)
-def parse_mailbox(spec: str, home: str) -> Mailbox:
+def parse_mailbox(spec: str, home: str, quota: Quota | None = None) -> Mailbox:
     """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes.
 
-    Raises ValueError with a text for the one who wrote it.
+    A `quota` is for a Maildir only. Raises ValueError with a text for the one who wrote it.
     """
     kind, _, rest = spec.partition(":")
     if kind not in _LAYOUTS:
         raise ValueError(f"unknown mailbox {spec!r}: it is maildir:PATH or mbox:PATH")
+    if quota is not None and kind != "maildir":
+        raise ValueError(f"the mailbox {spec!r} can have no quota: only a Maildir can")
     path, *options = rest.split(":")
     inbox = ""
     for option in options:
@@ -96,7 +113,8 @@ def parse_mailbox(spec: str, home: str) -> Mailbox:
             raise ValueError(f"unknown option {option!r} in mailbox {spec!r}")
         if not _parts(inbox):
             raise ValueError(f"{inbox!r} is not a file")
-    return Mailbox(kind, home, "/".join(_parts(path)) or ".", "/".join(_parts(inbox or ".")))
+    below = "/".join(_parts(path)) or "."
+    return Mailbox(kind, home, below, "/".join(_parts(inbox or ".")), quota=quota)
 
 
 def elsewhere(folder: str) -> tuple[Mailbox, str] | None:

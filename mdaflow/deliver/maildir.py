@@ -10,6 +10,9 @@ that expires has a record beside it, in `mdaflow-expire/` of the same Maildir: a
 that never changes. The record is on the disk before the message is visible; only what is recorded
 is ever deleted, and only by `expire` (see expire.py).
 
+A mailbox with a quota has its account in `maildirsize` (see quota.py): `prepare` asks it for room
+before anything is written, `commit` adds to it.
+
 No lock is needed, also with many machines on one NFS export: names are unique by time, process,
 counter, 32 random bits and host, so neither fork nor a clock set back makes one twice (P45).
 
@@ -41,6 +44,7 @@ from mdaflow.deliver.mailbox import (
     temporary_failures,
     write,
 )
+from mdaflow.deliver.quota import Account, Use
 
 RECORDS = "mdaflow-expire"
 """The directory in a Maildir whose files say which messages expire, and when."""
@@ -63,12 +67,13 @@ def prepare(
 
     `deadline` is when it expires, in seconds since the epoch; None for never.
 
-    Raises TempFail, PermFail for a bad folder name, ValueError for an unknown flag.
+    Raises TempFail, PermFail for a bad folder name and as the quota says, ValueError for an
+    unknown flag.
     """
     delivery = Delivery(describe(mailbox, folder), letters(flags), keywords(flags), deadline)
     with temporary_failures():
         try:
-            delivery.enter(mailbox, folder)
+            delivery.enter(mailbox, folder, sum(map(len, chunks)))
             delivery.write(chunks)
         except BaseException:
             delivery.abort()
@@ -89,18 +94,29 @@ class Delivery:
         self._name = self._info = ""
         self._size = 0
         self._record = ""  # its name, while it may have to be taken back
+        self._account: Account | None = None
 
-    def enter(self, mailbox: Mailbox, folder: str) -> None:
-        """Open the Maildir's directories, and find letters for the keywords. Raises OSError."""
+    @property
+    def use(self) -> Use | None:
+        """What the message means for the quota; None without one."""
+        return self._account.use if self._account else None
+
+    def enter(self, mailbox: Mailbox, folder: str, size: int) -> None:
+        """Open the Maildir's directories, see that there is room for so many bytes, and find
+        letters for the keywords. Raises OSError, TempFail and PermFail."""
+        inside, place = bool(components(folder)), f"{mailbox.home}: {self.where}"
         maildir = open_directory(mailbox.home, locate(mailbox, folder))
         try:
             try:
                 self._tmp = open_existing(maildir, "tmp")
             except FileNotFoundError:
-                self._tmp = _make(maildir, bool(components(folder)))
+                self._tmp = _make(maildir, inside)
+            if mailbox.quota is not None:
+                self._account = Account(self._tmp, folder=inside, quota=mailbox.quota, place=place)
+                self._account.admit(size)
             marks = self._marks
             if self._words:
-                marks += registered(maildir, self._words, f"{mailbox.home}: {self.where}")
+                marks += registered(maildir, self._words, place)
             self._info = f":2,{marks}" if marks else ""
             self._into = enter(maildir, "cur" if marks else "new")
             if self._deadline:
@@ -135,9 +151,13 @@ class Delivery:
             if self._name:
                 os.unlink(self._name, dir_fd=self._tmp)
         self._forget()
+        if self._account:
+            self._account.refund()
         self._close()
 
     def _close(self) -> None:
+        if self._account:
+            self._account.close()
         for fd in (self._tmp, self._into, self._records):
             with suppress(OSError):
                 os.close(fd)
@@ -145,6 +165,8 @@ class Delivery:
         self._name = self._record = ""
 
     def _publish(self) -> None:
+        if self._account:
+            self._account.charge(self._size)
         final = self._rename()
         try:
             os.fsync(self._into)
