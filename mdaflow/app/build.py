@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mdaflow.engine.context import Settings
 from mdaflow.engine.run import Stage
-from mdaflow.errors import INTERNAL, TempFail
+from mdaflow.errors import INTERNAL, MAILBOX_FULL, OVER_QUOTA, ConfigError, TempFail
 from mdaflow.lang import ir
 from mdaflow.lang.limits import Limits
 from mdaflow.mail.envelope import Envelope
@@ -21,13 +21,18 @@ from mdaflow.route.users import FolderUsers, User
 from mdaflow.store import Store
 
 from .answers import Answers
-from .config import Config
+from .config import Config, Folders
+from .kinds import NO_QUOTA
 from .rulebook import UserRules, powers_of_users, site_program
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means
+    from mdaflow.deliver.mailbox import Mailbox
 
     from .inflight import InFlight
+
+OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
+"""`over_quota` -> the reply to mail that has no room."""
 
 log = logging.getLogger("mdaflow")
 
@@ -65,12 +70,22 @@ class Site:
         places = c.next_hop, c.quarantine, c.state
         return Means(self.hostname, *places, self.key, store, c.recipient_delimiter)
 
+    def mailbox(self, user: User, *, refuse: bool = True) -> Mailbox:
+        """The mailbox of a user, with its quota; unless `refuse`, that only counts."""
+        from mdaflow.deliver.mailbox import Quota, parse_mailbox
+
+        quota = None
+        if user.quota or user.quota_messages:
+            over = OVER[self.config.over_quota] if refuse else None
+            quota = Quota(user.quota, user.quota_messages, over)
+        return parse_mailbox(user.mailbox, user.home, quota)
+
 
 def open_site(config: Config, store: Store | None = None, inflight: InFlight | None = None) -> Site:
     """A site. With a `store` of the caller's nothing is written below `state:`.
 
     `inflight` is where a worker notes what it is at. Raises ConfigError when the site's rules
-    do not compile.
+    do not compile, and for a quota of mbox files.
     """
     kept = store is None
     if store is None:
@@ -87,7 +102,7 @@ def open_site(config: Config, store: Store | None = None, inflight: InFlight | N
     return Site(
         config,
         hostname,
-        tuple(FolderUsers(f.folders, f.mailbox, delimiters) for f in config.users),
+        tuple(_source(folders, delimiters) for folders in config.users),
         _stages(before),
         _stages(after),
         UserRules(store, powers, limits),
@@ -97,6 +112,13 @@ def open_site(config: Config, store: Store | None = None, inflight: InFlight | N
         key,
         inflight,
     )
+
+
+def _source(users: Folders, delimiters: str) -> FolderUsers:
+    limits = users.quota, users.quota_messages
+    if any(limits) and users.mailbox.startswith("mbox:"):  # load.py has told where it stands
+        raise ConfigError((f"{users.folders}: quota: must be {NO_QUOTA}",))
+    return FolderUsers(users.folders, users.mailbox, delimiters, *limits)
 
 
 def _stages(program: ir.Program | None) -> tuple[Stage, ...]:

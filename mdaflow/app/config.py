@@ -94,6 +94,10 @@ class Folders:
     """The root of the tree."""
     mailbox: Annotated[str, Is("mailbox")] = "maildir:Maildir"
     """`maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=PATH`, below the user's folder."""
+    quota: Annotated[int, Is("quota")] = 0
+    """How much mail a user may have, in bytes; 0 or empty for any. Only in Maildirs."""
+    quota_messages: Annotated[int, Is("quota_messages")] = 0
+    """How many messages a user may have; 0 for any. Only in Maildirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,10 @@ class Config:
     """The user that delivers; needed when mdaflow starts as root."""
     users: Annotated[tuple[Folders, ...], Is("some")] = (Folders("/var/mail/vhosts"),)
     """Where users come from, asked in this order."""
+    over_quota: Literal["defer", "reject"] = "defer"
+    """What becomes of mail that has no room: it is put off, or refused for good."""
+    quota_warning: Annotated[int, Is("percent")] = 90
+    """The percentage of a quota at which a user gets a warning by mail; 0 for none."""
     recipient_delimiter: Annotated[str, Is("delimiter")] = "+"
     """Characters that divide user and detail in a local part; empty for none."""
     lmtp: Lmtp = field(default_factory=Lmtp)

@@ -29,13 +29,20 @@ def checked(word: str, inner: Any) -> Any:
 
     def check(value: Any, info: Any) -> object:
         try:
-            return kind.accept(value, info.context)
+            value = kind.accept(value, info.context)
         except (ValueError, TypeError):
             raise ValueError(kind.wanted) from None
+        if word in _MAILDIR_ONLY and value and info.data.get("mailbox", "").startswith("mbox:"):
+            raise ValueError(NO_QUOTA)
+        return value
 
     return core_schema.with_info_before_validator_function(
         check, inner, json_schema_input_schema=kind.schema
     )
+
+
+NO_QUOTA = "left out where mail is in mbox files, which have no quota"
+_MAILDIR_ONLY = ("quota", "quota_messages")
 
 
 def _whole(low: int, high: int) -> Kind:
@@ -46,18 +53,28 @@ def _whole(low: int, high: int) -> Kind:
     )
 
 
-def _measure(wanted: str, units: dict[str, int], low: float, high: float, sort: type) -> Kind:
-    """A number, or text of a number and a unit."""
+def _measure(
+    wanted: str,
+    units: dict[str, int],
+    low: float,
+    high: float,
+    sort: type,
+    *,
+    empty: bool = False,
+) -> Kind:
+    """A number, or text of a number and a unit; or `empty` text for 0."""
     form = rf"([0-9]{{1,15}}(?:\.[0-9]{{1,6}})?) ?({'|'.join(units)})"
 
     def accept(value: Any, _: str) -> object:
+        if empty and value == "":
+            return sort(0)
         if type(value) is str:
             number, unit = _match(form, value).groups()
             value = sort(float(number) * units[unit])
         return _within(value, low, high)
 
     number = {"type": sort.__name__, "ge": low, "le": high}
-    text = {"type": "str", "pattern": f"^{form}$"}
+    text = {"type": "str", "pattern": f"^(?:{form}){'?' * empty}$"}
     return Kind(wanted, accept, {"type": "union", "choices": [number, text]})
 
 
@@ -186,6 +203,11 @@ KINDS: dict[str, Kind] = {
     "nesting": _whole(1, 64),
     "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
     "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),
+    "percent": _whole(0, 100),
+    "quota": _measure(
+        "a size up to 1024G, such as 500M or 1G, or empty", _SIZES, 0, 1 << 40, int, empty=True
+    ),
+    "quota_messages": _whole(0, 1_000_000_000),
     "reserve": _measure("a size from 0 to 1024G, such as 64M", _SIZES, 0, 1 << 40, int),
     "seconds": _measure(
         "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float

@@ -1,9 +1,9 @@
 """Telling users what is wrong with their rules: a line in a file of theirs, and now and then a
-mail.
+mail; and by a mail that their mailbox is nearly full.
 
-The line goes to `log` beside the rule file, the mail to the inbox, at most one a day from all
-processes together. Nothing of this fails a delivery, and neither needs the other. The mail is
-stored directly: no rule sees it.
+The line goes to `log` beside the rule file, the mail to the inbox, at most one of a kind a day
+from all processes together. Nothing of this fails a delivery, and neither needs the other. The
+mail is stored directly: no rule sees it, and it has room in a full mailbox.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mdaflow.deliver import prepare
-from mdaflow.deliver.mailbox import open_directory, parse_mailbox
+from mdaflow.deliver.mailbox import open_directory
+from mdaflow.deliver.quota import Use
 from mdaflow.engine.plan import printable
 from mdaflow.route.users import User
 
@@ -47,11 +49,24 @@ class Notices:
         said = printable(text)[:MAX_LINE]
         log.warning("<%s>: %s", self._user.address, said)
         said = said.replace(f"{self._user.home}/", "~/")  # where that is, is no matter of theirs
-        for way in (self._write, self._mail):
-            try:
-                way(said)
-            except Exception as error:  # telling is worth no mail
-                log.info("<%s>: could not be told: %s", self._user.address, error)
+        file = self._site.config.rules.user
+        self._try(self._write, said)
+        self._try(self._mail, "notice", _RULES, _TEXT.format(text=said, file=file))
+
+    def warn_of_quota(self, use: Use) -> None:
+        """Tell the user of a mailbox that a message has nearly filled. Never raises."""
+        percent = self._site.config.quota_warning
+        if percent and use.crossed(percent):
+            said = use.now.of(use.quota)
+            log.info("<%s>: %d %% of the quota are reached: %s", self._user.address, percent, said)
+            text = _NEARLY_FULL.format(percent=percent, said=said)
+            self._try(self._mail, "quota", _QUOTA, text)
+
+    def _try(self, way: Callable[..., None], *what: object) -> None:
+        try:
+            way(*what)
+        except Exception as error:  # telling is worth no mail
+            log.info("<%s>: could not be told: %s", self._user.address, error)
 
     def _write(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n".encode("utf-8", "replace")
@@ -66,22 +81,23 @@ class Notices:
         finally:
             os.close(below)
 
-    def _mail(self, text: str) -> None:
-        if not self._site.answers.store.add(f"notice {self._user.address}", "", DAY):
+    def _mail(self, kind: str, words: tuple[str, str], text: str) -> None:
+        if not self._site.answers.store.add(f"{kind} {self._user.address}", "", DAY):
             return
         from mdaflow.mail.letter import compose  # only here: most users make no mistakes
 
+        subject, about = words
         now, host = time.time(), self._site.hostname
         letter = compose(
             sender=f"MAILER-DAEMON@{host}",
             recipient=self._user.address,
-            subject="Your mail rules need attention",
-            text=_TEXT.format(text=text, file=self._site.config.rules.user),
+            subject=subject,
+            text=text,
             date=now,
-            message_id=f"<notice.{time.time_ns()}.{os.getpid()}@{host}>",
-            fields={"Auto-Submitted": "auto-generated (mail rules)"},
+            message_id=f"<{kind}.{time.time_ns()}.{os.getpid()}@{host}>",
+            fields={"Auto-Submitted": f"auto-generated ({about})"},
         )
-        mailbox = parse_mailbox(self._user.mailbox, self._user.home)
+        mailbox = self._site.mailbox(self._user, refuse=False)
         prepare(mailbox, "", [b"Return-Path: <>\n", letter], (), "", now).commit()
 
 
@@ -100,6 +116,8 @@ def _open_log(folder: int) -> int:
     raise OSError("log is full")
 
 
+_RULES = "Your mail rules need attention", "mail rules"
+_QUOTA = "Your mailbox is nearly full", "quota"
 _TEXT = """\
 Something is wrong with your mail rules ({file}):
 
@@ -108,4 +126,12 @@ Something is wrong with your mail rules ({file}):
 No mail is lost: what your rules could not decide is in your inbox. Everything of this kind is
 written to the file `log` beside your rules; a mail like this one comes once a day at most.
 `mdaflow check`, where your rules are or on a copy of them, shows all that is to be mended.
+"""
+_NEARLY_FULL = """\
+Your mailbox has reached {percent} % of its quota:
+
+    {said}
+
+When it is full, mail to you is not taken any more. Please delete what you do not need; mail in
+the trash counts until it is gone from there too. A mail like this one comes once a day at most.
 """

@@ -15,9 +15,8 @@ import re
 import time
 from collections.abc import Callable
 
-from mdaflow.deliver import ledger
+from mdaflow.deliver import ledger, quota
 from mdaflow.deliver.execute import Done, execute
-from mdaflow.deliver.mailbox import parse_mailbox
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage
 from mdaflow.errors import (
@@ -79,10 +78,8 @@ def deliver_message(
             else:
                 programs = stages_for(site, user, notice.tell) if programs is None else programs
                 decided = decide(site, programs, message, envelope, user=user, really=True)
-        mailbox = parse_mailbox(user.mailbox, user.home)
-        done = execute(
-            decided, message, envelope, mailbox, means=site.means, ident=ident, fence=fence
-        )
+        mailbox, means = site.mailbox(user), site.means
+        done = execute(decided, message, envelope, mailbox, means=means, ident=ident, fence=fence)
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
         done = failed(error, envelope.recipient)
     _log(message, envelope, decided, done)
@@ -116,6 +113,8 @@ def _afterwards(
         notice.tell(f"{error_text}; kept in the inbox")
     if done.told:
         notice.tell(done.told)
+    if done.use is not None:
+        notice.warn_of_quota(done.use)
 
 
 def _whose(site: Site, envelope: Envelope) -> str:
@@ -180,7 +179,7 @@ class Courier:
         """May this recipient have mail? Never raises."""
         try:
             if self._site.aliases.expand(recipient) == (recipient,):
-                find_user(self._site, recipient)
+                quota.check(self._site.mailbox(find_user(self._site, recipient)))
         except MailError as error:
             level = logging.WARNING if error.status.temporary else logging.INFO
             log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), error)

@@ -30,6 +30,10 @@ class User:
     """The user's folder."""
     mailbox: str
     """`maildir:PATH` or `mbox:PATH`, below the home."""
+    quota: int = 0
+    """Bytes of mail that a Maildir may hold; 0 for any."""
+    quota_messages: int = 0
+    """Messages that it may hold; 0 for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class FolderUsers:
     root: str
     mailbox: str
     delimiters: str = "+"
+    quota: int = 0
+    quota_messages: int = 0
 
     def find(self, address: str) -> User | None:
         """The user that an address belongs to; None when there is none here.
@@ -52,7 +58,7 @@ class FolderUsers:
         for name in dict.fromkeys(self._names(local)):
             home = os.path.join(self.root, domain, name)
             if _is_folder(home):
-                return User(f"{name}@{domain}", home, self.mailbox)
+                return self._user(name, domain, home)
         if not _has_folders(self.root):
             raise TempFail(
                 INTERNAL, f"{self.root}: the users' folders are not there (not mounted?)"
@@ -65,7 +71,11 @@ class FolderUsers:
             if _DOMAIN.fullmatch(domain) and domain == domain.lower():
                 root = os.path.join(self.root, domain)
                 for name in filter(_LOCAL.fullmatch, _folders(root)):
-                    yield User(f"{name}@{domain}", os.path.join(root, name), self.mailbox)
+                    yield self._user(name, domain, os.path.join(root, name))
+
+    def _user(self, name: str, domain: str, home: str) -> User:
+        address = f"{name}@{domain}"
+        return User(address, home, self.mailbox, self.quota, self.quota_messages)
 
     def _names(self, local: str) -> Iterator[str]:
         user, _ = split_local(local, self.delimiters)

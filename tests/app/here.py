@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fake_mta import closed_hop
 
@@ -36,6 +36,9 @@ class Here:
         (root / "quarantine").mkdir()
         self.hop = closed_hop()
         self.rules = {"before": "", "user": "", "after": ""}
+        self.quota = self.quota_messages = 0
+        self.over_quota: Literal["defer", "reject"] = "defer"
+        self.quota_warning = 90
         self.grant: tuple[str, ...] = ()
         self.deny: tuple[str, ...] = ()
         self._log = Log(to=f"{root}/log", format="json")
@@ -76,7 +79,9 @@ class Here:
         return open_site(
             Config(
                 hostname="mx.example.org",
-                users=(Folders(f"{root}/mail", spec),),
+                users=(Folders(f"{root}/mail", spec, self.quota, self.quota_messages),),
+                over_quota=self.over_quota,
+                quota_warning=self.quota_warning,
                 rules=rules,
                 state=f"{root}/state",
                 quarantine=f"{root}/quarantine",
