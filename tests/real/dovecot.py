@@ -61,15 +61,15 @@ class Mail(NamedTuple):
 
 
 class Dovecot:
-    """A server of the mailboxes below `root`."""
+    """A server of the mailboxes below `root`, with `more` lines of configuration."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, more: str = "") -> None:
         self.root = root
         self._imap, self._pop3 = free_port(), free_port()
         self._child: Child | None = None
         (root / "dovecot").mkdir()
         (root / "dovecot.conf").write_text(
-            CONFIG.format(root=root, mboxes=MBOXES, imap=self._imap, pop3=self._pop3)
+            CONFIG.format(root=root, mboxes=MBOXES, imap=self._imap, pop3=self._pop3) + more
         )
 
     def start(self) -> None:

@@ -92,6 +92,18 @@ def give_away(path: Path) -> None:
         os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
 
 
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Deliver as the owner of the mailboxes, so that Dovecot can replace what we made."""
+    os.setegid(NOBODY.pw_gid)
+    os.seteuid(NOBODY.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
 def new_root() -> Path:
     """A folder that every user can enter, unlike those of pytest."""
     root = Path(tempfile.mkdtemp(prefix="mdaflow-"))

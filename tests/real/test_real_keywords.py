@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from dovecot import Dovecot, Mail
-from mdaflow_server import MAILDIRS, MBOXES, NOBODY, give_away, new_root
+from mdaflow_server import MAILDIRS, MBOXES, give_away, new_root, nobody
 from need import need
 
 from mdaflow import Mailbox, deliver, parse_mailbox
@@ -20,18 +20,6 @@ from mdaflow.deliver.expire import expire
 
 SPECS = {MAILDIRS: "maildir:Maildir", MBOXES: "mbox:mail"}
 DAY = 86400.0
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Deliver as the owner of the mailboxes, so that Dovecot can replace what we made."""
-    os.setegid(NOBODY.pw_gid)
-    os.seteuid(NOBODY.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 @pytest.fixture(scope="module")
