@@ -82,7 +82,7 @@ class Action:
         also = "also " if self.also else ""
         if self.stores:
             flags = f" with flags {' '.join(sorted(self.flags))}" if self.flags else ""
-            return f'{also}deliver to "{self.folder or "INBOX"}"{flags}{self._options()}'
+            return f'{also}deliver to "{printable(self.folder) or "INBOX"}"{flags}{self._options()}'
         to = f" to {' '.join(map(one_line, self.targets))}" if self.targets else ""
         what = self.text and f' "{one_line(self.text)}"'
         return f"{also}{self.verb}{to}{what}{self._options()}"

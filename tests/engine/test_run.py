@@ -59,6 +59,14 @@ def test_outcomes(rules: str, outcome: str) -> None:
     assert plan(rules).outcome == outcome
 
 
+def test_folder_that_cannot_be_printed() -> None:
+    """An action is printable whatever its folder is called; the folder stays as it is."""
+    message = Message("Subject: a\U00018d09b\n\n".encode())
+    (action,) = plan('deliver to "{subject}"', message).actions
+    assert action.folder == "a\U00018d09b"
+    assert str(action) == 'deliver to "a b"'
+
+
 def test_options_of_actions() -> None:
     """An action tells its options by their words; times are in seconds."""
     (reply, _) = plan('reply "x" every 2 days from "a@b" subject "{subject}"').actions
