@@ -32,6 +32,7 @@ MAX_SLUG = 1 << 16
 MAX_LEVEL = 80
 """Characters of one level of a folder name that came out of a hole."""
 
+_NOTHING: Pieces = (("", True),)
 _HIDDEN = re.compile(r"\A[\s.~]+")
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
 
@@ -47,7 +48,7 @@ def compile_text(text: ir.Text) -> Callable[[Run], Pieces]:
     def put_together(run: Run) -> Pieces:
         found: list[tuple[str, bool]] = []
         size = 0
-        for piece in (piece for get in getters for piece in get(run) if piece[0]):
+        for piece in (piece for get in getters for piece in get(run)):
             run.watch(text.span)
             size += len(piece[0])
             if size > MAX_TEXT:  # a text that is put into itself doubles each time
@@ -67,9 +68,12 @@ def _getter(part: str | ir.Hole) -> Callable[[Run], Pieces]:
         pieces: Pieces = ((part, False),)
         return lambda run: pieces
     get, filters = _hole(part), part.filters
-    if not filters:
-        return get
-    return lambda run: _filtered(get(run), filters)
+
+    def fill(run: Run) -> Pieces:
+        pieces = _filtered(get(run), filters)
+        return pieces if any(text for text, _ in pieces) else _NOTHING
+
+    return fill
 
 
 def _hole(hole: ir.Hole) -> Callable[[Run], Pieces]:
@@ -148,12 +152,22 @@ _MAILBOX = re.compile(r"\A(mbox|maildir):(?=/)")
 def folder(pieces: Pieces) -> str:
     """The text as a folder name: levels divided by `/`, empty for the inbox.
 
-    It never names a mailbox by its path: only a text without holes can (see compile.py).
+    A level with a hole stays when there was nothing to put in, and the name is that of no folder:
+    without the level, `lists/{list}` would be the parent of all lists. It never names a mailbox by
+    its path: only a text without holes can (see compile.py).
     """
-    safe = "".join(_safe(piece) if tainted else piece for piece, tainted in pieces)
-    levels = [_HIDDEN.sub("", level)[:MAX_LEVEL].rstrip() for level in safe.split("/")]
-    name = "/".join(level for level in levels if level)
+    levels: list[list[str]] = [[]]
+    for piece, tainted in pieces:
+        first, *more = [_safe(piece)] if tainted else piece.split("/")
+        if first or tainted:
+            levels[-1].append(first)
+        levels += [[text] if text else [] for text in more]
+    name = "/".join(_level("".join(parts)) for parts in levels if parts)
     return "" if name.upper() == "INBOX" else _MAILBOX.sub(r"\1-", name)
+
+
+def _level(text: str) -> str:
+    return _HIDDEN.sub("", text)[:MAX_LEVEL].rstrip()
 
 
 def _safe(piece: str) -> str:

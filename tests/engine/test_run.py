@@ -67,6 +67,27 @@ def test_folder_that_cannot_be_printed() -> None:
     assert str(action) == 'deliver to "a b"'
 
 
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [
+        ('deliver to "lists/{list_id}"', "lists/"),
+        ('deliver to "{list_id}/x"', "/x"),
+        ('deliver to "a/{list_id}/b"', "a//b"),
+        ('deliver to "a/{list_id}{subject}"', "a/Hello"),
+        ('deliver to "a/{list_id|slug}-"', "a/-"),
+        ('deliver to "{list_id}"', ""),
+        ('set x = "" deliver to "a/{x}"', "a/"),
+        ('set x = "b/{list_id}" deliver to "a/{x}"', "a/b/"),
+        ('set x = "b/" deliver to "{x}/c"', "b/c"),
+        ('set x = "/b//" deliver to "a/{x}"', "a/b"),
+    ],
+)
+def test_hole_with_nothing_in_it(rules: str, name: str) -> None:
+    """A level stays when there was nothing for its hole; slashes too many in a variable go."""
+    (action,) = plan(rules).actions
+    assert action.folder == name
+
+
 def test_options_of_actions() -> None:
     """An action tells its options by their words; times are in seconds."""
     (reply, _) = plan('reply "x" every 2 days from "a@b" subject "{subject}"').actions
