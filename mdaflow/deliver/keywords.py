@@ -24,7 +24,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from mdaflow.deliver.mailbox import drop_dotlock, take_dotlock
+from mdaflow.deliver.dotlock import drop_dotlock, look_at_dotlock, take_dotlock
 
 FLAGS = {"\\Answered": "R", "\\Deleted": "T", "\\Draft": "D", "\\Flagged": "F", "\\Seen": "S"}
 """The system flags (RFC 3501 section 2.3.2) that a message can be stored with -> its letter in a
@@ -34,8 +34,6 @@ LOCK_WAIT = 5.0
 """The longest wait for the lock, in seconds."""
 STALE = 120.0
 """A lock of this age, in seconds, is a leftover if its owner cannot be asked, as for Dovecot."""
-ASKED = 2.0
-"""Not before this age is it asked for whether the owner still lives."""
 
 _LETTERS = {name.lower(): letter for name, letter in FLAGS.items()}
 _KEYWORD = re.compile(r"[!#$&'+-\[^-z|}~]{1,60}")  # printable ASCII but for space ( ) { % * " \ ]
@@ -46,7 +44,6 @@ _LOCK = "dovecot-uidlist.lock"
 _MOST = 26
 _LONGEST = 1 << 16  # bytes of the file
 _LINE = re.compile(r"([0-9]{1,2}) ([^\n]+)\n")
-_OWNER = re.compile(r"([1-9][0-9]{0,8}):([^\n]+)\n?")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -192,25 +189,7 @@ def _take(maildir: int) -> int:
         return take_dotlock(maildir, _LOCK)
     except FileExistsError:
         with suppress(FileNotFoundError):
-            if _is_left(maildir):
-                os.unlink(_LOCK, dir_fd=maildir)
+            lock = look_at_dotlock(maildir, _LOCK)
+            if lock.is_orphan if lock.owner else lock.age > STALE:
+                drop_dotlock(maildir, _LOCK, lock.inode)
     return 0
-
-
-def _is_left(maildir: int) -> bool:
-    """Nobody has the lock any more. Raises OSError."""
-    age = time.time() - os.stat(_LOCK, dir_fd=maildir, follow_symlinks=False).st_mtime
-    owner = _OWNER.fullmatch(_content(maildir, _LOCK))
-    if owner and owner[2] == os.uname().nodename:
-        return age > ASKED and not _lives(int(owner[1]))
-    return age > STALE
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

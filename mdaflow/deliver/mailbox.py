@@ -42,7 +42,6 @@ _UNSAFE = re.compile(_CONTROLS)
 _UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
 _ELSEWHERE = re.compile(r"(mbox|maildir):(/.*)", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOCK_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BATCH = 64  # chunks of one system call
 
 
@@ -270,30 +269,6 @@ def enter(parent: int, name: str) -> int:
 def open_existing(parent: int, name: str) -> int:
     """A descriptor of a directory in an open one; not through a link. Raises OSError."""
     return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-
-
-def take_dotlock(directory: int, name: str) -> int:
-    """Make a lock file that says who we are, as Dovecot's do; its inode.
-
-    Raises OSError, FileExistsError when somebody has it.
-    """
-    fd = os.open(name, _LOCK_FILE, 0o600, dir_fd=directory)
-    try:
-        os.write(fd, f"{os.getpid()}:{os.uname().nodename}".encode())
-        return os.fstat(fd).st_ino
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        raise
-    finally:
-        os.close(fd)
-
-
-def drop_dotlock(directory: int, name: str, inode: int) -> None:
-    """Remove a lock file, if it is still the one that was made. Never raises."""
-    with suppress(OSError):
-        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == inode:
-            os.unlink(name, dir_fd=directory)
 
 
 def write(fd: int, chunks: Iterable[Chunk]) -> int:

@@ -30,16 +30,15 @@ from functools import cache
 from itertools import chain
 
 from mdaflow.deliver import mboxrd
+from mdaflow.deliver.dotlock import drop_dotlock, look_at_dotlock, take_dotlock
 from mdaflow.deliver.keywords import keywords, left_out, letters
 from mdaflow.deliver.mailbox import (
     Chunk,
     Chunks,
     Mailbox,
     describe,
-    drop_dotlock,
     locate,
     open_directory,
-    take_dotlock,
     temporary_failures,
     write,
 )
@@ -48,7 +47,8 @@ from mdaflow.errors import INTERNAL, LOCKED, TempFail
 LOCK_WAIT = 30.0
 """The longest wait for the locks, in seconds."""
 STALE = 500.0
-"""A dotlock of this age, in seconds, is a leftover if the file is not locked otherwise."""
+"""A dotlock of this age, in seconds, is a leftover if the file is not locked otherwise, whoever has
+made it; one of a process of this machine that has died is one at once (see dotlock.py)."""
 
 # O_NONBLOCK: a FIFO in place of the file must not hang us.
 _OPEN = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -243,12 +243,13 @@ class Delivery:
         return True
 
     def _drop_stale_dotlock(self) -> None:
-        """Remove a leftover. We hold the kernel's lock, so nobody else of us does the same."""
-        lock = self._name + ".lock"
+        """Remove a leftover: of a dead process, or an old one. We hold the kernel's lock, so no
+        other thread of this process has the dotlock, nor does another of us do the same."""
+        name = self._name + ".lock"
         with suppress(FileNotFoundError):
-            found = os.stat(lock, dir_fd=self._directory, follow_symlinks=False)
-            if time.time() - found.st_mtime > STALE:
-                os.unlink(lock, dir_fd=self._directory)
+            lock = look_at_dotlock(self._directory, name)
+            if lock.is_orphan or lock.owner == os.getpid() or lock.age > STALE:
+                drop_dotlock(self._directory, name, lock.inode)
 
     def _release(self) -> None:
         if self._dotlock:

@@ -304,15 +304,72 @@ sys.stdin.read()
 
 
 def test_killed_delivery_needs_no_repair(box: Mailbox, inbox: Path) -> None:
-    """After a kill in the middle of a delivery the next ones come through by themselves."""
+    """After a kill in the middle of a delivery the next one comes through by itself."""
     with child(CRASH, box.home):
         pass
-    assert refused(box).status == LOCKED
     with inbox.open("r+b") as file:
         file.truncate(inbox.stat().st_size - 3)
-    os.utime(inbox.with_name("inbox.lock"), (time.time() - 501,) * 2)
-    prepare(box, 10).commit()
+    prepare(box, 20).commit()
     assert messages(box) == [b"A: b\n\nto\n", RAW, RAW]
+
+
+def ended() -> int:
+    """The pid of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+HOST = os.uname().nodename
+LEFT = {
+    "of a dead process": (lambda: f"{ended()}:{HOST}\n", 3, True),
+    "of a dead process, just made": (lambda: f"{ended()}:{HOST}", 0, False),
+    "of a dead process, clock set back": (lambda: f"{ended()}:{HOST}", -9000, True),
+    "of this process, which has no lock": (lambda: f"{os.getpid()}:{HOST}", 0, True),
+    "of a process that lives": (lambda: f"{os.getppid()}:{HOST}", 400, False),
+    "of a pid that was given again": (lambda: f"{os.getppid()}:{HOST}", 501, True),
+    "of another machine": (lambda: f"{ended()}:{HOST}x", 400, False),
+    "of procmail": (lambda: "0", 400, False),
+    "of liblockfile": (lambda: f"{ended()}\n", 400, False),
+    "of postfix": (lambda: "", 400, False),
+    "of nobody": (lambda: f"0:{HOST}", 400, False),
+    "too long": (lambda: f"{ended()}:{HOST}" + "x" * 400, 400, False),
+}
+
+
+@pytest.mark.parametrize("whose", LEFT)
+def test_dotlock_that_is_left(box: Mailbox, inbox: Path, whose: str) -> None:
+    """A dotlock of a process that has died goes at once; what nobody can tell by its age."""
+    content, age, goes = LEFT[whose]
+    lock = dotlock(inbox, age)
+    lock.write_text(content())
+    os.utime(lock, (time.time() - age,) * 2)
+    if goes:
+        prepare(box, 10).commit()
+        assert sorted(tree(inbox.parent)) == ["inbox"]
+    else:
+        assert refused(box).status == LOCKED
+    with child(HOLD, str(inbox)):
+        lock.write_text(content())
+        os.utime(lock, (time.time() - 9000,) * 2)
+        assert refused(box).status == LOCKED  # and nothing of it while the file itself is locked
+
+
+def test_file_over_4_gib(box: Mailbox, inbox: Path) -> None:
+    """The end of a file of 5 GiB is found, a message is added there and taken back there."""
+    size = 5 << 30
+    try:
+        os.truncate(inbox, size)
+    except OSError as error:
+        pytest.skip(f"no sparse file here: {error}")
+    prepare(box).abort()
+    assert inbox.stat().st_size == size
+    prepare(box).commit()
+    with inbox.open("rb") as file:
+        file.seek(size)
+        tail = file.read()
+    assert tail.startswith(b"\n\nFrom ")  # what was there ends in no line end
+    assert split_mboxrd(tail[2:]) == [RAW]
 
 
 def hard_link(path: Path) -> None:
