@@ -176,8 +176,7 @@ class _Delivery:
             # compiled, so this name came out of the mail: waiting would not mend it.
             if key not in self.done:
                 self.trouble.append((action.owner, f"{error}; {_KEPT}"))
-            mailbox, folder = self.job.mailbox, ""
-            path = locate(mailbox, folder)
+            return self._copy(key, replace(action, folder=""))
         home = os.path.realpath(mailbox.home) if self.by_path else mailbox.home
         return _Copy(key, action, mailbox, folder, os.path.join(home, *path))
 
@@ -228,8 +227,24 @@ class _Delivery:
         try:
             for place in sorted(places):
                 steps[place] = self._step(places[place])
+        except PermFail as error:  # only now do we know that something else has this name
+            while steps:
+                steps.popitem()[1].prepared.abort()
+            self.waiting = [
+                self._in_the_inbox(copy, error) if copy.place == place else copy
+                for copies in places.values()
+                for copy in copies
+            ]
+            self._store()
         finally:
             self.steps[:0] = [steps[place] for place in places if place in steps]
+
+    def _in_the_inbox(self, copy: _Copy, error: PermFail) -> _Copy:
+        """The same copy where it will always find a place, and the trouble told."""
+        self.trouble.append((copy.action.owner, f"{error}; {_KEPT}"))
+        instead = self._copy(copy.key, replace(copy.action, folder=""))
+        self.copies[self.copies.index(copy)] = instead
+        return instead
 
     def _step(self, copies: list[_Copy]) -> _Step:
         """One copy for all that want it: the flags of all, and of the rest what was said last."""

@@ -26,7 +26,6 @@ from typing import NamedTuple
 from mdaflow.deliver.census import Total, folders, size_of
 from mdaflow.deliver.mailbox import (
     Mailbox,
-    from_modified_utf7,
     locate,
     open_directory,
     open_existing,
@@ -34,6 +33,7 @@ from mdaflow.deliver.mailbox import (
 )
 from mdaflow.deliver.maildir import RECORDS
 from mdaflow.deliver.quota import release
+from mdaflow.deliver.spelling import from_modified_utf7
 
 YOUNG = 3600.0
 """A record without a message is kept for so many seconds."""

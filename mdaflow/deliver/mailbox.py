@@ -6,27 +6,30 @@ one by one and never through a symbolic link, so that no path leads out of the h
 (P28); what is missing is made with mode 0700, what exists keeps its mode (P21).
 
 A folder name has `/` between its components. Maildir++ keeps `lists/dev` in the directory
-`.lists.dev`, mbox in the file `lists/dev`; on disk both use modified UTF-7 (RFC 3501 section
-5.1.3), as Dovecot does. `INBOX`, in any case, or the empty name is the inbox.
+`.lists.dev`, a Maildir with `LAYOUT=fs` in the directory `lists/dev`, mbox in the file `lists/dev`.
+On disk they use modified UTF-7 (RFC 3501 section 5.1.3), or with `UTF-8` that, as Dovecot does.
+`INBOX`, in any case, or the empty name is the inbox.
 
 What an administrator names by an absolute path, `mbox:/path/file` or `maildir:/path`, is a mailbox
 of its own: `elsewhere`. Its parents are trusted, and followed; the last component is no link.
 
-Known limit: a `.` inside a component cannot exist in Maildir++ and is stored as `-`.
+Known limits: a `.` inside a component cannot exist in Maildir++ and is stored as `-`. An mbox
+that is a file has no folders below it.
 """
 
 from __future__ import annotations
 
-import binascii
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple, NoReturn, Protocol
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, NoReturn, Protocol
 
+from mdaflow.deliver.spelling import modified_utf7
 from mdaflow.errors import OVER_QUOTA, PermFail, Status, from_oserror
 from mdaflow.mail.raw import PIECE, pieces
 
@@ -36,12 +39,14 @@ Chunks = Sequence[Chunk]
 BAD_FOLDER = Status(554, "5.3.0", "Bad folder name")
 
 _LONGEST = 255  # bytes of a file name
+_LONGEST_PATH = 1024  # bytes of a path below the mailbox: readers open whole paths (PATH_MAX)
 _DEEPEST = 16  # components of a folder name
 _CONTROLS = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _UNSAFE = re.compile(_CONTROLS)
 _UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
 _ELSEWHERE = re.compile(r"(mbox|maildir):(/.*)", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEVER = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _BATCH = 64  # chunks of one system call
 
 
@@ -90,30 +95,53 @@ class Mailbox:
     """mbox: the file that is the inbox; empty for `inbox` in `path`."""
     name: str = "INBOX"
     """What the inbox is called in the log and the reply."""
+    layout: str = ""
+    """Maildir: `fs` for a directory in another, as mbox has it; empty for Maildir++."""
+    utf8: bool = False
+    """Folders have their names in UTF-8 on the disk."""
+    subscribe: bool = False
+    """New folders are added to Dovecot's list of subscriptions."""
     quota: Quota | None = None
 
 
 @lru_cache(1024)
 def parse_mailbox(spec: str, home: str, quota: Quota | None = None) -> Mailbox:
-    """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes.
+    """The mailbox that `maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=FILE` describes, with the
+    options of `_OPTIONS` behind it, each after a `:`.
 
     A `quota` is for a Maildir only. Raises ValueError with a text for the one who wrote it.
     """
     kind, _, rest = spec.partition(":")
-    if kind not in _LAYOUTS:
+    if kind not in _FORMATS:
         raise ValueError(f"unknown mailbox {spec!r}: it is maildir:PATH or mbox:PATH")
     if quota is not None and kind != "maildir":
         raise ValueError(f"the mailbox {spec!r} can have no quota: only a Maildir can")
     path, *options = rest.split(":")
-    inbox = ""
+    said: dict[str, Any] = {}
     for option in options:
         key, _, inbox = option.partition("=")
-        if (kind, key) != ("mbox", "INBOX"):
+        if (kind, key) == ("mbox", "INBOX"):
+            said["inbox"] = "/".join(_parts(inbox))
+            if not said["inbox"]:
+                raise ValueError(f"{inbox!r} is not a file")
+        elif kind in _OPTIONS.get(option, ((), {}))[0]:
+            said |= _OPTIONS[option][1]
+        else:
             raise ValueError(f"unknown option {option!r} in mailbox {spec!r}")
-        if not _parts(inbox):
-            raise ValueError(f"{inbox!r} is not a file")
-    below = "/".join(_parts(path)) or "."
-    return Mailbox(kind, home, below, "/".join(_parts(inbox or ".")), quota=quota)
+    if quota is not None and said.get("layout"):
+        raise ValueError(f"the mailbox {spec!r} can have no quota: only Maildir++ can")
+    return Mailbox(kind, home, "/".join(_parts(path)) or ".", quota=quota, **said)
+
+
+_FORMATS = ("maildir", "mbox")
+_OPTIONS: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
+    "LAYOUT=maildir++": (("maildir",), {"layout": ""}),
+    "LAYOUT=fs": (_FORMATS, {"layout": "fs"}),
+    "UTF-8": (_FORMATS, {"utf8": True}),
+    "SUBSCRIBE": (_FORMATS, {"subscribe": True}),
+}
+"""What a mailbox may be besides: the formats that know it, and what it sets. All but the last are
+words of Dovecot's."""
 
 
 def elsewhere(folder: str) -> tuple[Mailbox, str] | None:
@@ -160,54 +188,52 @@ def locate(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
 
     Raises PermFail for a name that cannot be a folder here.
     """
-    return _LAYOUTS[mailbox.format](mailbox, folder)
-
-
-def modified_utf7(text: str) -> str:
-    """A folder name as IMAP and the disk spell it (RFC 3501 section 5.1.3)."""
-    return _NOT_ASCII.sub(_shift, text.replace("&", "&-"))
-
-
-def from_modified_utf7(text: str) -> str:
-    """A folder name on the disk as its user knows it; what cannot be read stays as it is."""
-    return _SHIFTED.sub(_unshift, text)
-
-
-_NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
-_SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
-
-
-def _shift(run: re.Match[str]) -> str:
-    coded = binascii.b2a_base64(run[0].encode("utf-16-be"), newline=False)
-    return f"&{coded.decode().rstrip('=').replace('/', ',')}-"
-
-
-def _unshift(run: re.Match[str]) -> str:
-    try:
-        coded = run[1].replace(",", "/") + "=" * (-len(run[1]) % 4)
-        return binascii.a2b_base64(coded).decode("utf-16-be") or "&"
-    except ValueError:
-        return run[0]
-
-
-def _maildir_layout(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
-    names = [modified_utf7(name.replace(".", "-")) for name in components(folder)]
-    below = "".join(f".{name}" for name in names)
-    if len(below) > _LONGEST:
-        _refuse(folder)
-    return (*_parts(mailbox.path), below) if below else _parts(mailbox.path)
-
-
-def _mbox_layout(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
-    names = [modified_utf7(name) for name in components(folder)]
-    if any(name.endswith(".lock") or len(name) > _LONGEST - len(".lock") for name in names):
-        _refuse(folder)
+    names = spelt(mailbox, folder)
     if not names:
-        return _parts(mailbox.inbox or f"{mailbox.path}/inbox")
-    return (*_parts(mailbox.path), *names)
+        return _parts(mailbox.inbox or _INBOX[mailbox.format].format(mailbox.path))
+    below = _LAYOUTS[mailbox.format, mailbox.layout](names)
+    if not below:
+        _refuse(folder)
+    return (*_parts(mailbox.path), *below)
 
 
-_LAYOUTS = {"maildir": _maildir_layout, "mbox": _mbox_layout}
+def spelt(mailbox: Mailbox, folder: str) -> list[str]:
+    """The components of a folder name as the disk spells them; none for the inbox.
+
+    Raises PermFail for a bad name.
+    """
+    names: Iterable[str] = components(folder)
+    if (mailbox.format, mailbox.layout) == ("maildir", ""):
+        names = (name.replace(".", "-") for name in names)
+    return list(names) if mailbox.utf8 else list(map(modified_utf7, names))
+
+
+def _one_directory(names: Sequence[str]) -> tuple[str, ...]:
+    """Maildir++; nothing if that can be no directory."""
+    below = "".join(f".{name}" for name in names)
+    return (below,) if len(below.encode()) <= _LONGEST else ()
+
+
+def _directories(taken: re.Pattern[str], names: Sequence[str]) -> tuple[str, ...]:
+    """A directory for each component; nothing if that can be no path."""
+    room = _LONGEST - len(".lock")
+    fits = all(len(name.encode()) <= room and not taken.fullmatch(name) for name in names)
+    return tuple(names) if fits and len("/".join(names).encode()) <= _LONGEST_PATH else ()
+
+
+# What else may be in the same directory: a lock file, or a part of the Maildir above.
+_LOCK_FILES = re.compile(r".*\.lock")
+_PARTS = re.compile(
+    r"cur|new|tmp|subscriptions|maildirsize|maildirfolder|.*\.lock|courier(?:imap|pop).*"
+    r"|dovecot-(?:uid|keywords|acl|attributes).*|dovecot\.(?:index|list|mailbox).*"
+)
+_INBOX = {"maildir": "{}", "mbox": "{}/inbox"}
+_LAYOUTS: dict[tuple[str, str], Callable[[Sequence[str]], tuple[str, ...]]] = {
+    ("maildir", ""): _one_directory,
+    ("maildir", "fs"): partial(_directories, _PARTS),
+    ("mbox", ""): partial(_directories, _LOCK_FILES),
+    ("mbox", "fs"): partial(_directories, _LOCK_FILES),
+}
 
 
 def _refuse(folder: str) -> NoReturn:
@@ -224,11 +250,15 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def temporary_failures() -> Iterator[None]:
-    """Whatever the system refuses may work later (P4)."""
+def temporary_failures(folder: str = "") -> Iterator[None]:
+    """Whatever the system refuses may work later (P4), but for a folder that no wait will make,
+    since something else has its name: that is a PermFail, as for a name that can be none."""
     try:
         yield
     except OSError as error:
+        if error.errno in _NEVER and components(folder):
+            why = f"{error.strerror}: {error.filename or ''}".rstrip(": ")
+            raise PermFail(BAD_FOLDER, f"no folder {folder[:100]!r}: {why}") from error
         raise from_oserror(error) from error
 
 
@@ -268,7 +298,13 @@ def enter(parent: int, name: str) -> int:
 
 def open_existing(parent: int, name: str) -> int:
     """A descriptor of a directory in an open one; not through a link. Raises OSError."""
-    return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    except NotADirectoryError:  # so it says of a link, too
+        if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            text = "It is a symbolic link, and these are not followed"
+            raise OSError(errno.ELOOP, text, name) from None
+        raise
 
 
 def write(fd: int, chunks: Iterable[Chunk]) -> int:

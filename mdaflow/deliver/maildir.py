@@ -71,7 +71,7 @@ def prepare(
     unknown flag.
     """
     delivery = Delivery(describe(mailbox, folder), letters(flags), keywords(flags), deadline)
-    with temporary_failures():
+    with temporary_failures(folder):
         try:
             delivery.enter(mailbox, folder, sum(map(len, chunks)))
             delivery.write(chunks)

@@ -78,7 +78,7 @@ def prepare(
     *path, name = locate(mailbox, folder)
     if expire is not None:
         _warn_of_no_expiry()
-    with temporary_failures():
+    with temporary_failures(folder):
         delivery = Delivery(describe(mailbox, folder), open_directory(mailbox.home, path), name)
         try:
             delivery.lock(lock_wait)

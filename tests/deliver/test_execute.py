@@ -144,6 +144,49 @@ def test_bad_folder_of_a_user(mailbox: Mailbox) -> None:
     assert counts(mailbox, "") == [1]
 
 
+def occupied(mailbox: Mailbox) -> None:
+    """A mailbox in which something else has the names `x` and `lists`."""
+    root = Path(mailbox.home, "Mail")
+    (root / "x").mkdir(parents=True)  # mbox: where a file should be
+    (root / "lists").write_bytes(b"")
+    for name in (".x", ".lists.a"):  # Maildir++
+        (root / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize("folder", ["x", "lists/a"])
+def test_name_of_a_folder_is_taken(mailbox: Mailbox, folder: str) -> None:
+    """Where a file is in the way of a directory, or the reverse, the message is in the inbox."""
+    occupied(mailbox)
+    before, opened = tree(Path(mailbox.home)), descriptors()
+    done = carry_out(mailbox, Action("deliver", folder, flags=frozenset(["\\Seen"])))
+    assert (done.status.code, done.places) == (250, (f"{mailbox.format} INBOX",))
+    assert f"no folder '{folder}': " in done.trouble
+    assert done.trouble.endswith("kept in the inbox")
+    assert (counts(mailbox, ""), descriptors()) == ([1], opened)
+    assert before.items() <= tree(Path(mailbox.home)).items()
+
+
+def test_taken_names_among_others(mailbox: Mailbox) -> None:
+    """Whatever was prepared before, each copy is stored once, and two for the inbox are one."""
+    occupied(mailbox)
+    opened = descriptors()
+    folders = ("a", "x", "", "lists/a", "z")
+    done = carry_out(mailbox, *(also(folder, "\\Seen") for folder in folders), Action("keep"))
+    assert sorted(done.places) == [f"{mailbox.format} {name}" for name in ("INBOX", "a", "z")]
+    assert done.trouble.count("kept in the inbox") == 2
+    assert (counts(mailbox, "", "a", "z"), descriptors()) == ([1, 1, 1], opened)
+
+
+def test_inbox_that_is_none(tmp_path: Path) -> None:
+    """For an inbox that is no mailbox there is no other place: the mail waits."""
+    for mailbox in (Mailbox("maildir", str(tmp_path), "a"), Mailbox("mbox", str(tmp_path), "a/b")):
+        (tmp_path / "a").write_bytes(b"")
+        for folder in ("", "x"):
+            with pytest.raises(TempFail):
+                carry_out(mailbox, Action("deliver", folder))
+    assert list(tree(tmp_path)) == ["a"]
+
+
 def test_bad_folder_of_the_site(mailbox: Mailbox) -> None:
     """A folder that can never be is the inbox for a rule of the site, too: no wait would help."""
     done = carry_out(mailbox, Action("deliver", "x" * 300, owner="site"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ MBOX = Mailbox("mbox", "/home/bob", "mail")
         ("mbox:.", ".", ("inbox",)),
         ("mbox:mail:INBOX=mbox", "mail", ("mbox",)),
         ("mbox:~/mail:INBOX=~/mail/in", "mail", ("mail", "in")),
+        ("maildir:Maildir:LAYOUT=fs:UTF-8:SUBSCRIBE", "Maildir", ("Maildir",)),
+        ("mbox:mail:UTF-8:INBOX=mbox:LAYOUT=fs", "mail", ("mbox",)),
     ],
 )
 def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None:
@@ -54,6 +57,10 @@ def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None
         ("maildir:Mail\0dir", "is not a path below"),
         ("maildir:Maildir:INBOX=x", "unknown option 'INBOX=x'"),
         ("mbox:mail:INDEX=x", "unknown option 'INDEX=x'"),
+        ("mbox:mail:LAYOUT=maildir++", "unknown option 'LAYOUT=maildir"),
+        ("maildir:Maildir:LAYOUT=index", "unknown option 'LAYOUT=index'"),
+        ("maildir:Maildir:UTF-8=yes", "unknown option 'UTF-8=yes'"),
+        ("maildir:Maildir:", "unknown option ''"),
         ("mbox:mail:INBOX", "'' is not a path below"),
         ("mbox:mail:INBOX=.", "'.' is not a file"),
         ("mbox:mail:INBOX=/var/mail/bob", "'/var/mail/bob' is not a path below"),
@@ -103,6 +110,43 @@ def test_folder_has_the_path_that_dovecot_expects(folder: str, maildir: str, mbo
 
 
 @pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ("", ".lists.v1-2.&APw--R&-D"),
+        (":LAYOUT=maildir++", ".lists.v1-2.&APw--R&-D"),
+        (":UTF-8", ".lists.v1-2.ü-R&D"),
+        (":LAYOUT=fs", "lists/v1.2/&APw--R&-D"),
+        (":UTF-8:LAYOUT=fs", "lists/v1.2/ü-R&D"),
+    ],
+)
+def test_layouts_and_names_as_dovecot_has_them(options: str, path: str) -> None:
+    """A Maildir has one directory for a folder or one for each level, in UTF-7 or in UTF-8."""
+    box = parse_mailbox(f"maildir:Mail{options}", "/home/bob")
+    assert locate(box, "lists/v1.2/ü-R&D") == ("Mail", *path.split("/"))
+    assert locate(box, "") == ("Mail",)
+    mbox = parse_mailbox(f"mbox:mail{options.replace(':LAYOUT=maildir++', '')}", "/home/bob")
+    utf8 = "UTF-8" in options
+    assert locate(mbox, "v1.2/ü") == ("mail", "v1.2", "ü" if utf8 else "&APw-")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cur", "new", "tmp", "subscriptions", "maildirsize", "maildirfolder", "x.lock"),
+        *("dovecot-uidlist", "dovecot-keywords", "dovecot.index.log", "courierimapuiddb"),
+    ],
+)
+def test_part_of_a_maildir_is_no_folder(name: str) -> None:
+    """Where folders are in each other, what a Maildir consists of is none of them."""
+    box = parse_mailbox("maildir:Mail:LAYOUT=fs", "/home/bob")
+    for folder in (name, f"a/{name}", f"{name}/a"):
+        with pytest.raises(PermFail):
+            locate(box, folder)
+    assert locate(box, "dovecot.org/dovecot-news") == ("Mail", "dovecot.org", "dovecot-news")
+    assert locate(MAILDIR, name)
+
+
+@pytest.mark.parametrize(
     "folder",
     [
         *("/", "/etc/passwd", "a//b", "a/", "//"),
@@ -129,6 +173,17 @@ def test_longest_names() -> None:
             locate(box, folder)
 
 
+@pytest.mark.parametrize("spec", ["maildir:Mail", "maildir:Mail:LAYOUT=fs", "mbox:mail"])
+def test_length_is_that_on_the_disk(spec: str) -> None:
+    """What counts is bytes, each part and the whole, as they are written on the disk."""
+    for options, most in (("", 93), (":UTF-8", 83)):
+        box = parse_mailbox(spec + options, "/home/bob")
+        assert 248 < len(locate(box, "台" * most)[-1].encode()) < 252
+        for long in ("台" * (most + 3), "/".join(["台" * 60] * 7)):
+            with pytest.raises(PermFail):
+                locate(box, long)
+
+
 def test_mbox_folder_is_no_dotlock() -> None:
     """A folder whose file would be another folder's dotlock is refused."""
     for folder in ("dev.lock", "dev.lock/x"):
@@ -139,7 +194,8 @@ def test_mbox_folder_is_no_dotlock() -> None:
 @given(st.text())
 def test_any_folder_name_is_a_safe_path_or_refused(folder: str) -> None:
     """Whatever the name, the path stays below the mailbox and has sane components."""
-    for box in (MAILDIR, MBOX):
+    specs = ("maildir:Mail:LAYOUT=fs", "maildir:Mail:UTF-8", "mbox:mail:UTF-8")
+    for box in (MAILDIR, MBOX, *(parse_mailbox(spec, "/home/bob") for spec in specs)):
         try:
             root, *below = locate(box, folder)
         except PermFail:
@@ -148,34 +204,9 @@ def test_any_folder_name_is_a_safe_path_or_refused(folder: str) -> None:
         for name in below:
             assert name not in ("", ".", "..")
             assert "/" not in name
-            assert name.isascii()
-            assert name.isprintable()
-            assert len(name) <= 255
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_modified_utf7_can_be_read_back(text: str) -> None:
-    """Python's decoder of UTF-7, given the two differences, reads what we write."""
-    coded = mailbox.modified_utf7(text)
-    outside = [part.partition("-") for part in coded.split("&")[1:]]
-    read = coded.split("&")[0].encode()
-    for inside, _, after in outside:
-        # in UTF-7 the shift is "+", "+" itself is "+-", and "/" is not replaced by ","
-        run = f"+{inside.replace(',', '/')}-".encode().decode("utf-7") if inside else "&"
-        read += (run + after).encode()
-    assert read.decode() == text
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_modified_utf7_comes_back(text: str) -> None:
-    """A folder's name on the disk is shown as its user wrote it."""
-    assert mailbox.from_modified_utf7(mailbox.modified_utf7(text)) == text
-
-
-@pytest.mark.parametrize("text", ["&", "a&b", "&A-", "&2AA-", "&AAAA", "&!-", "&=-"])
-def test_broken_modified_utf7_stays(text: str) -> None:
-    """What nobody can read is shown as it is."""
-    assert mailbox.from_modified_utf7(text) == text
+            assert box.utf8 or name.isascii()
+            assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in name)
+            assert len(name.encode()) <= 255
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def test_no_link_is_followed(box: Mailbox, folder: str, tmp_path: Path) -> None:
         place.rename(tmp_path / "aside")
         place.symlink_to(tmp_path / "aside")
         before = tree(tmp_path / "aside")
-        assert refused(box, folder).status == INTERNAL
+        error = refused(box, folder)
+        assert error.status == INTERNAL
+        assert "symbolic link" in str(error)
         assert tree(tmp_path / "aside") == before
         place.unlink()
         (tmp_path / "aside").rename(place)
