@@ -316,7 +316,7 @@ def test_limits() -> None:
         f"{letter.MAX_TEXT:,}",
         str(aliases.MAX_DEPTH),
         f"{aliases.MAX_TARGETS:,}",
-        str(mailbox._DEEPEST),
+        str(mailbox.DEEPEST),
         f"{message.MAX_TEXT >> 20} MiB",
         f"{address.MAX_ADDRESSES:,}",
         f"{header.MAX_FIELD >> 10} KiB",

@@ -155,6 +155,7 @@ def _zone(match: re.Match[str], _: str) -> str:
 
 
 _LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
+_MORE = r"(?::LAYOUT=fs|:UTF-8|:SUBSCRIBE)*"
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES = {
     word: seconds
@@ -192,8 +193,9 @@ KINDS: dict[str, Kind] = {
     "log": _text("stderr, syslog or an absolute path", r"stderr|syslog|/.+"),
     "login": _text("a user name", _LOGIN),
     "mailbox": _text(
-        "maildir:PATH, mbox:PATH or mbox:PATH:INBOX=PATH, each PATH relative and without '..'",
-        r"maildir:([^:]+)|mbox:([^:]+)(?::INBOX=([^:]+))?",
+        "maildir:PATH, mbox:PATH or mbox:PATH:INBOX=PATH, each PATH relative and without '..', "
+        "and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE",
+        rf"maildir:([^:]+)(?::LAYOUT=maildir\+\+)?{_MORE}|mbox:([^:]+)(?::INBOX=([^:]+))?{_MORE}",
         _below,
     ),
     "mode": _text("an octal mode from 0000 to 0777", r"0?[0-7]{3}"),

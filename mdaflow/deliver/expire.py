@@ -10,7 +10,7 @@ once. The record of a message that is gone is removed as well, but for young one
 perhaps only about to come, and not when something changed while we looked. Memory is bounded,
 whatever the size of a mailbox. A `maildirsize` (see quota.py) is told what was deleted.
 
-Known limit: in an mbox nothing expires.
+Known limit: in an mbox nothing expires, nor where folders are in each other (`LAYOUT=fs`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def expire(mailbox: Mailbox, now: float, *, dry_run: bool = False) -> Iterator[C
 
     Raises TempFail.
     """
-    if mailbox.format != "maildir":
+    if mailbox.format != "maildir" or mailbox.layout:
         return
     with temporary_failures():
         try:
@@ -80,8 +80,9 @@ def expire(mailbox: Mailbox, now: float, *, dry_run: bool = False) -> Iterator[C
                 if counts := _expire_in(root, directory, now, dry_run):
                     if counts["expired"] and not dry_run:
                         release(root, Total(counts["bytes"], counts["expired"]), mailbox.home)
-                    name = from_modified_utf7(directory[1:].replace(".", "/")) or mailbox.name
-                    yield Counts(name, *(counts[field] for field in Counts._fields[1:]))
+                    name = directory[1:].replace(".", "/") or mailbox.name
+                    called = name if mailbox.utf8 else from_modified_utf7(name)
+                    yield Counts(called, *(counts[field] for field in Counts._fields[1:]))
 
 
 def _expire_in(root: int, directory: str, now: float, dry_run: bool) -> Counter[str]:

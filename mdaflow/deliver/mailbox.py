@@ -26,7 +26,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from mdaflow.deliver.spelling import modified_utf7
@@ -37,10 +37,11 @@ Chunk = bytes | memoryview
 Chunks = Sequence[Chunk]
 
 BAD_FOLDER = Status(554, "5.3.0", "Bad folder name")
+DEEPEST = 16
+"""Components of a folder name."""
 
 _LONGEST = 255  # bytes of a file name
 _LONGEST_PATH = 1024  # bytes of a path below the mailbox: readers open whole paths (PATH_MAX)
-_DEEPEST = 16  # components of a folder name
 _CONTROLS = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _UNSAFE = re.compile(_CONTROLS)
 _UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
@@ -173,7 +174,7 @@ def components(folder: str) -> tuple[str, ...]:
     if folder.lower() in ("", "inbox"):
         return ()
     names = tuple(folder.split("/"))
-    if _UNSAFE_FOLDER.search(folder) or len(names) > _DEEPEST:
+    if _UNSAFE_FOLDER.search(folder) or len(names) > DEEPEST:
         _refuse(folder)
     return names
 
@@ -260,6 +261,14 @@ def temporary_failures(folder: str = "") -> Iterator[None]:
             why = f"{error.strerror}: {error.filename or ''}".rstrip(": ")
             raise PermFail(BAD_FOLDER, f"no folder {folder[:100]!r}: {why}") from error
         raise from_oserror(error) from error
+
+
+@cache  # once for each process
+def warn_of_no_expiry(kind: str) -> None:
+    """Say in the log that there is nothing in such a mailbox to note when a message expires."""
+    import logging  # only here: most mail needs none
+
+    logging.getLogger("mdaflow").warning("%s: a message with `expire` is kept for good", kind)
 
 
 def open_directory(home: str, names: Iterable[str], *, make: bool = True) -> int:

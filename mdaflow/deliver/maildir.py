@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -42,9 +43,11 @@ from mdaflow.deliver.mailbox import (
     open_directory,
     open_existing,
     temporary_failures,
+    warn_of_no_expiry,
     write,
 )
 from mdaflow.deliver.quota import Account, Use
+from mdaflow.deliver.subscriptions import subscribe
 
 RECORDS = "mdaflow-expire"
 """The directory in a Maildir whose files say which messages expire, and when."""
@@ -53,6 +56,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOREPLACE = 1  # RENAME_NOREPLACE, linux/fs.h
 _FOREVER = 9_999_999_999  # the year 2286
 _TRIES = 3  # names that are tried when one is taken
+_NO_HOST = re.compile(rb"[^A-Za-z0-9._-]")
 _counter = count(1)
 
 
@@ -65,11 +69,15 @@ def prepare(
 ) -> Delivery:
     """The message in `tmp/` of the folder's Maildir, synced; missing directories are made.
 
-    `deadline` is when it expires, in seconds since the epoch; None for never.
+    `deadline` is when it expires, in seconds since the epoch; None for never. With `LAYOUT=fs`
+    nothing expires.
 
     Raises TempFail, PermFail for a bad folder name and as the quota says, ValueError for an
     unknown flag.
     """
+    if mailbox.layout and deadline is not None:
+        deadline = None  # readers would take the records for a folder
+        warn_of_no_expiry("LAYOUT=fs")
     delivery = Delivery(describe(mailbox, folder), letters(flags), keywords(flags), deadline)
     with temporary_failures(folder):
         try:
@@ -110,7 +118,8 @@ class Delivery:
             try:
                 self._tmp = open_existing(maildir, "tmp")
             except FileNotFoundError:
-                self._tmp = _make(maildir, inside)
+                self._tmp = _make(maildir, inside and not mailbox.layout)
+                subscribe(mailbox, folder)
             if mailbox.quota is not None:
                 self._account = Account(self._tmp, folder=inside, quota=mailbox.quota, place=place)
                 self._account.admit(size)
@@ -221,7 +230,9 @@ def _unique() -> str:
 
 @cache
 def _host() -> str:
-    return os.uname().nodename.replace("/", "\\057").replace(":", "\\072")[:64]
+    """The host's name, as the Maildir page writes what could be taken for another part."""
+    name = os.fsencode(os.uname().nodename)
+    return _NO_HOST.sub(lambda char: b"\\%03o" % char[0][0], name)[:64].decode()
 
 
 def _rename(source: int, name: str, target: int, final: str) -> None:

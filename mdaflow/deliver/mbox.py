@@ -24,9 +24,9 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import partial
 from itertools import chain
 
 from mdaflow.deliver import mboxrd
@@ -40,8 +40,10 @@ from mdaflow.deliver.mailbox import (
     locate,
     open_directory,
     temporary_failures,
+    warn_of_no_expiry,
     write,
 )
+from mdaflow.deliver.subscriptions import subscribe
 from mdaflow.errors import INTERNAL, LOCKED, TempFail
 
 LOCK_WAIT = 30.0
@@ -77,9 +79,10 @@ def prepare(
     marks, words = letters(flags), keywords(flags)
     *path, name = locate(mailbox, folder)
     if expire is not None:
-        _warn_of_no_expiry()
+        warn_of_no_expiry("mbox")
     with temporary_failures(folder):
-        delivery = Delivery(describe(mailbox, folder), open_directory(mailbox.home, path), name)
+        directory = open_directory(mailbox.home, path)
+        delivery = Delivery(describe(mailbox, folder), directory, name)
         try:
             delivery.lock(lock_wait)
             believed = delivery.list_keywords(words)
@@ -90,6 +93,7 @@ def prepare(
         except BaseException:
             delivery.abort()
             raise
+    delivery.announce = partial(subscribe, mailbox, folder)
     return delivery
 
 
@@ -98,6 +102,8 @@ class Delivery:
 
     def __init__(self, where: str, directory: int, name: str) -> None:
         self.where = where
+        self.announce: Callable[[], None] = lambda: None
+        """Called when the file is a new one."""
         self._directory = directory
         self._name = name
         self._fd = -1
@@ -171,7 +177,10 @@ class Delivery:
             except BaseException:
                 self.abort()
                 raise
+        made = self._created
         self._close()
+        if made:
+            self.announce()
 
     def abort(self) -> None:
         """Cut the file to its former length, give back the locks and close everything."""
@@ -261,13 +270,6 @@ class Delivery:
             with suppress(OSError):
                 os.close(self._fd)
         self._fd = -1
-
-
-@cache  # once for each process
-def _warn_of_no_expiry() -> None:
-    import logging  # only here: most mail needs none
-
-    logging.getLogger("mdaflow").warning("mbox: a message with `expire` is kept for good")
 
 
 def _gap(tail: bytes) -> bytes:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mdaflow.app import load
 from mdaflow.app.config import Config, Folders, Lmtp
+from mdaflow.deliver.mailbox import parse_mailbox
 from mdaflow.errors import ConfigError
 
 BAD = sorted((Path(__file__).parent.parent / "bad_config").glob("*.yaml"))
@@ -176,6 +177,20 @@ def test_paths_are_taken_from_the_folder_of_the_file() -> None:
     assert config.state == "/etc/mdaflow/state"
     assert config.rules.before == "/etc/mdaflow/rules.d/before"
     assert config.rules.user == "my.rules"
+
+
+@pytest.mark.parametrize(
+    "mailbox",
+    [
+        *("maildir:Mail", "maildir:Mail:LAYOUT=maildir++", "maildir:a/b:UTF-8:LAYOUT=fs:SUBSCRIBE"),
+        *("mbox:mail:UTF-8", "mbox:mail:INBOX=in:SUBSCRIBE", "mbox:mail:LAYOUT=fs"),
+    ],
+)
+def test_mailbox_that_is_accepted_is_one(mailbox: str) -> None:
+    """What a file may say of mailboxes is what a delivery understands."""
+    config = load.loads(f"users: [{{folders: /a, mailbox: '{mailbox}'}}]", "c.yaml")
+    assert config.users[0].mailbox == mailbox
+    assert parse_mailbox(mailbox, "/home").home == "/home"
 
 
 def test_what_is_not_said_keeps_its_default() -> None:

@@ -15,9 +15,9 @@ from boxes import RECEIVED, descriptors, messages, store, tree
 
 from mdaflow import deliver
 from mdaflow.deliver import expire as expire_module
-from mdaflow.deliver import maildir, mbox
+from mdaflow.deliver import mailbox, maildir
 from mdaflow.deliver.expire import YOUNG, Counts, expire
-from mdaflow.deliver.mailbox import Mailbox
+from mdaflow.deliver.mailbox import Mailbox, parse_mailbox
 from mdaflow.errors import INTERNAL, TempFail
 
 RAW = b"Subject: x\n\nText\n"
@@ -70,6 +70,19 @@ def run(box: Mailbox, now: float = OVER, *, dry_run: bool = False) -> set[Counts
     assert descriptors() == before
     assert len(set(counts)) == len(counts)
     return set(counts)
+
+
+@pytest.mark.parametrize("options", ["", ":UTF-8"])
+def test_names_of_folders(tmp_path: Path, options: str) -> None:
+    """Folders are found and called by their names however the disk spells them."""
+    box = parse_mailbox(f"maildir:Maildir{options}", str(tmp_path))
+    names = ("", "a", "a/b", "ü/台", "x/y/z")
+    for name in names:
+        deliver.prepare(box, name, [RAW], (), "", RECEIVED, DAY).commit()
+        deliver.prepare(box, name, [RAW], (), "", RECEIVED).commit()
+    counts = {(found.folder, found.expired) for found in run(box)}
+    assert counts == {(name or "INBOX", 1) for name in names}
+    assert all(messages(box, name) == [RAW] for name in names)
 
 
 # the record
@@ -176,15 +189,16 @@ def test_record_has_the_name_that_was_free(box: Mailbox, monkeypatch: pytest.Mon
     assert messages(box) == sorted([RAW, b"somebody's"])
 
 
-def test_mbox_has_no_expiry(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In an mbox the message is stored for good; one line in the log says so."""
-    mbox._warn_of_no_expiry.cache_clear()
-    box = Mailbox("mbox", str(tmp_path), "mail")
+@pytest.mark.parametrize(("spec", "kind"), [("mbox:mail", "mbox"), ("maildir:m:LAYOUT=fs",) * 2])
+def test_no_expiry(tmp_path: Path, spec: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing can be recorded, a message is stored for good; one line in the log says so."""
+    mailbox.warn_of_no_expiry.cache_clear()
+    box = parse_mailbox(spec, str(tmp_path))
     for _ in range(3):
         deliver.prepare(box, "", [RAW], (), "", RECEIVED, DAY).commit()
     assert messages(box) == [RAW] * 3
     assert [record.getMessage() for record in caplog.records] == [
-        "mbox: a message with `expire` is kept for good"
+        f"{kind.rpartition(':')[2]}: a message with `expire` is kept for good"
     ]
     assert run(box) == set()
     assert messages(box) == [RAW] * 3

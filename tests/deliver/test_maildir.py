@@ -6,7 +6,10 @@ import errno
 import mailbox
 import os
 import re
+import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from boxes import store, tree
@@ -85,16 +88,35 @@ def test_python_reads_it(box: Mailbox) -> None:
     assert len(read.get_folder("lists.dev")) == 1
 
 
-def test_host_name_is_made_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slash or colon in the host's name is written as the Maildir page says, and it is short."""
+def named(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
+    """What a message's name has of a host called `name`."""
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=name))
+    host: str = maildir._host.__wrapped__()
+    monkeypatch.setattr(maildir, "_host", lambda: host)
+    return host
 
-    class Named:
-        nodename = "a/b:c" + "x" * 300
 
-    monkeypatch.setattr(os, "uname", Named)
-    host = maildir._host.__wrapped__()
-    assert host.startswith("a\\057b\\072cxx")
-    assert len(host) == 64
+@pytest.mark.parametrize("name", ["a/b:c" + "x" * 255, ",S=1:2,T", "\n\0 \udcff", "../../x", ""])
+def test_host_name_is_made_safe(box: Mailbox, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What means something in a name is written as the Maildir page says, and the host is short."""
+    assert re.fullmatch(r"[A-Za-z0-9._\\-]{0,64}", named(monkeypatch, name))
+    store(box, RAW)
+    [file] = files(box)
+    assert file.name.endswith(",S=17")
+    assert file.name.count(",") == 1
+    if "/" in name and ":" in name:
+        assert ".a\\057b\\072cxx" in file.name
+
+
+def test_two_hosts_that_are_alike(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers with one pid, host name and clock, as clones have, still have their own names."""
+    named(monkeypatch, "localhost")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_762_003_500_000_000_000)
+    for _ in range(100):
+        monkeypatch.setattr(maildir, "_counter", count(1))
+        store(box, RAW)
+    assert len({file.name.partition(",")[0] for file in files(box)}) == 100
 
 
 @pytest.fixture(params=["renameat2", "link"])
