@@ -33,6 +33,7 @@ from functools import cache
 from itertools import count
 
 from mdaflow.deliver.keywords import keywords, letters, registered
+from mdaflow.deliver.leftovers import remove_leftovers
 from mdaflow.deliver.mailbox import (
     Chunks,
     Mailbox,
@@ -152,6 +153,7 @@ class Delivery:
             except BaseException:
                 self.abort()
                 raise
+        remove_leftovers(self._tmp)
         self._close()
 
     def abort(self) -> None:
