@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -211,6 +212,50 @@ def test_no_deadlock_with_either_order(box: Mailbox, inbox: Path, order: str) ->
         assert other.wait(60) == 0
     theirs = [b"A: b\n\n%d\n" % number for number in range(20)]
     assert messages(box) == sorted([RAW] * 21 + theirs)
+
+
+REWRITE = (
+    OTHER.split("for number")[0]
+    + """
+for number in range(20):
+    with open(name, "r+b") as file:
+        for step in steps if order == "dotlock first" else steps[::-1]:
+            step(file)
+        raw = file.read()
+        file.seek(0)
+        file.truncate()
+        file.write(raw[:len(raw) // 2])
+        file.flush()
+        time.sleep(0.002)
+        file.write(raw[len(raw) // 2:])
+        file.flush()
+        os.unlink(name + ".lock")
+    time.sleep(0.005)
+"""
+)
+
+
+@pytest.mark.parametrize("order", ["dotlock first", "fcntl first"])
+def test_everybody_at_once(box: Mailbox, inbox: Path, order: str) -> None:
+    """Eight threads deliver 200 messages beside two programs that append and one that writes the
+    whole file anew, all with one order of locks: all get along, and no message is lost or torn."""
+
+    def deliver_some(first: int) -> None:
+        for number in range(first, first + 25):
+            chunks = [b"A: b\n\nours %d\n" % number]
+            mbox.prepare(box, "", chunks, (), "", RECEIVED, lock_wait=100).commit()
+
+    with ExitStack() as stack:
+        # one order for all of them, or they lock each other out
+        codes = (OTHER, OTHER, REWRITE)
+        others = [stack.enter_context(child(code, str(inbox), order)) for code in codes]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(deliver_some, range(0, 200, 25)))
+        assert [other.wait(60) for other in others] == [0] * 3
+    ours = [b"A: b\n\nours %d\n" % number for number in range(200)]
+    theirs = [b"A: b\n\n%d\n" % number for number in range(20)] * 2
+    assert messages(box) == sorted([RAW, *ours, *theirs])
+    assert sorted(tree(inbox.parent)) == ["inbox"]
 
 
 def test_file_replaced_while_waiting(box: Mailbox, inbox: Path) -> None:
