@@ -3,6 +3,10 @@
 The file is opened at the first use, so after a fork; one connection serves all threads of a
 process under a lock. Write-ahead logging lets readers and the writer work side by side. A
 power cut may lose the last writes, never the file.
+
+No delivery waits for it long: a call gives up after `WAIT`, and when one has waited in vain for
+another process, the next ones fail at once for `REST`, as mail goes on without a store. Reading
+needs no lock of a writer. Rows whose time is over go a few at a time, with every write.
 """
 
 from __future__ import annotations
@@ -12,18 +16,23 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from errno import EBUSY
 from typing import TypeVar
 
 T = TypeVar("T")
-BUSY = 5.0
-"""Seconds to wait for another process that writes."""
+WAIT = 0.2
+"""Seconds that a call may wait for others."""
+REST = 2.0
+"""Seconds for which nobody waits again, when somebody has waited in vain."""
 
+_BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _TABLE = "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT, until REAL)"
+_INDEX = "CREATE INDEX IF NOT EXISTS state_until ON state (until) WHERE until IS NOT NULL"
 _GET = "SELECT value FROM state WHERE key = ? AND (until IS NULL OR until > ?)"
 _PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?)"
 _ADD = """INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
 SET value = excluded.value, until = excluded.until WHERE until <= ?"""
-_CLEAN = "DELETE FROM state WHERE until <= ?"
+_CLEAN = "DELETE FROM state WHERE key IN (SELECT key FROM state WHERE until <= ? LIMIT 10)"
 
 
 class SqliteStore:
@@ -33,6 +42,7 @@ class SqliteStore:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._rests_until = 0.0
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
@@ -41,14 +51,11 @@ class SqliteStore:
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
-        until = None if seconds is None else time.time() + seconds
-        self._do(lambda db: db.execute(_PUT, (key, value, until)))
+        self._write(_PUT, key, value, seconds)
 
     def add(self, key: str, value: str, seconds: float | None = None) -> bool:
         """Keep a value if there is none; whether it was kept. Of many at once, one does."""
-        now = time.time()
-        until = None if seconds is None else now + seconds
-        return self._do(lambda db: db.execute(_ADD, (key, value, until, now)).rowcount == 1)
+        return self._write(_ADD, key, value, seconds, time.time()) == 1
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -57,40 +64,61 @@ class SqliteStore:
                 self._connection.close()
                 self._connection = None
 
+    def _write(
+        self, statement: str, key: str, value: str, seconds: float | None, *more: float
+    ) -> int:
+        """Write one row; how many it were."""
+        now = time.time()
+        until = None if seconds is None else now + seconds
+
+        def write(db: sqlite3.Connection) -> int:
+            with db:  # one transaction, so that it costs one
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(_CLEAN, (now,))
+                return db.execute(statement, (key, value, until, *more)).rowcount
+
+        return self._do(write)
+
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._lock:
+        """Raises OSError."""
+        until = time.monotonic() + WAIT
+        if not self._lock.acquire(timeout=WAIT):
+            raise OSError(EBUSY, "others are at it", self._path)
+        try:
+            return self._try(work, until)
+        except (sqlite3.Error, ValueError) as error:
+            raise OSError(f"{self._path}: {error}") from error
+        finally:
+            self._lock.release()
+
+    def _try(self, work: Callable[[sqlite3.Connection], T], until: float) -> T:
+        """Do it as soon as no other process is in the way, for which sqlite itself waits in some
+        cases and in some it does not."""
+        while True:
             try:
                 if self._connection is None:
                     self._connection = self._open()
                 return work(self._connection)
-            except (sqlite3.Error, ValueError) as error:
-                raise OSError(f"{self._path}: {error}") from error
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY:
+                    raise
+                now = time.monotonic()
+                if now < self._rests_until:
+                    raise
+                if now >= until:
+                    self._rests_until = now + REST
+                    raise
+            time.sleep(0.001 + os.urandom(1)[0] / 50_000)  # at random, so as not to march in step
 
     def _open(self) -> sqlite3.Connection:
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        db = sqlite3.connect(
-            self._path, timeout=BUSY, isolation_level=None, check_same_thread=False
-        )
+        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            _log_ahead(db)
+            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(_TABLE)
-            db.execute(_CLEAN, (time.time(),))
+            db.execute(_INDEX)
         except BaseException:
             db.close()
             raise
         return db
-
-
-def _log_ahead(db: sqlite3.Connection) -> None:
-    """Switch a new file to write-ahead logging, for which sqlite itself waits for nobody."""
-    deadline = time.monotonic() + BUSY
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

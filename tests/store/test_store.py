@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from mdaflow.store import Store
+from mdaflow.store import Store, sqlite
 from mdaflow.store.memory import MemoryStore
 from mdaflow.store.sqlite import SqliteStore
 
@@ -173,3 +176,104 @@ def test_unusable(file: str, spoil: str) -> None:
         path.unlink()
         store.put("a", "1")
         assert store.get("a") == "1"
+
+
+@contextmanager
+def locked(file: str) -> Iterator[None]:
+    """Meanwhile somebody writes and comes to no end."""
+    other = sqlite3.connect(file, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        other.close()
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """All waits of the store, for which no time goes by but on its own clock."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: 1e6 + sum(waits))
+    monkeypatch.setattr(time, "sleep", waits.append)
+    return waits
+
+
+def test_writer_that_never_ends(file: str, waited: list[float]) -> None:
+    """Reading goes on, also for a store that is opened only now; writing gives up in 200 ms."""
+    first = SqliteStore(file)
+    first.put("a", "1")
+    with locked(file):
+        for store in (first, SqliteStore(file)):
+            assert store.get("a") == "1"
+            assert waited == []
+            for write in (store.put, store.add):
+                with pytest.raises(OSError, match="locked"):
+                    write("b", "1")
+            assert 0.2 <= sum(waited) < 0.22  # the second one has not waited again
+            waited.clear()
+            store.close()
+    first.put("b", "1")
+    assert waited == []
+
+
+def test_rest_is_over(file: str, waited: list[float]) -> None:
+    """Some seconds after one has waited in vain, the next one waits again."""
+    store = SqliteStore(file)
+    store.put("a", "1")
+    with locked(file):
+        for _ in range(3):
+            with pytest.raises(OSError, match="locked"):
+                store.put("b", "1")
+        assert sum(waited) < 0.22
+        waited.append(sqlite.REST)
+        with pytest.raises(OSError, match="locked"):
+            store.put("b", "1")
+    assert sum(waited) > sqlite.REST + 0.4
+
+
+def test_threads_do_not_queue(file: str) -> None:
+    """A thread that does not get its turn gives up as well."""
+    store = SqliteStore(file)
+    store.put("a", "1")
+    with store._lock, pytest.raises(OSError, match="others are at it"):
+        store.get("a")
+    assert store.get("a") == "1"
+
+
+def test_first_use_while_another_locks_a_new_file(file: str, waited: list[float]) -> None:
+    """Even a file that nobody has made ready yet keeps nobody waiting."""
+    Path(file).parent.mkdir()
+    with locked(file), pytest.raises(OSError, match="locked"):
+        SqliteStore(file).get("a")
+    assert sum(waited) < 0.22
+
+
+def test_file_that_cannot_be_written(file: str, waited: list[float]) -> None:
+    """A file that is there to be read is read, and nobody waits to write it."""
+    SqliteStore(file).put("a", "1")
+    store = SqliteStore(file)
+    assert store.get("a") == "1"
+    assert store._connection
+    store._connection.execute("PRAGMA query_only = ON")
+    assert store.get("a") == "1"
+    with pytest.raises(OSError, match="readonly"):
+        store.put("a", "2")
+    assert waited == []
+
+
+def test_what_is_over_goes(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose time is over go while the store is used, also if nobody asks for them."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    store = SqliteStore(file)
+    store.put("stays", "1")
+    for number in range(45):
+        store.put(f"{number}", "x", 10)
+    now += 11
+    left = []
+    for number in range(6):
+        store.put("last", f"{number}", 10)
+        with closing(sqlite3.connect(file)) as db:
+            left.append(db.execute("SELECT count(*) FROM state").fetchone()[0])
+    assert left == [37, 27, 17, 7, 2, 2]
+    assert store.get("stays") == "1"
