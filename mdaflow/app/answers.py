@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
-from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.address import without_detail
 from mdaflow.mail.message import Message
 from mdaflow.mail.raw import digest
 from mdaflow.route.users import User
@@ -46,10 +46,11 @@ class About(NamedTuple):
 
 
 class Answers:
-    """Answers the facts of one site."""
+    """Answers the facts of one site; `delimiters` divide user and detail of a local part."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, delimiters: str = "+") -> None:
         self.store = store
+        self.delimiters = delimiters
         self.lists = ListFiles()
 
     def __call__(self, fact: Fact) -> Answer:
@@ -67,9 +68,14 @@ class Answers:
         provider = _PROVIDERS.get(fact.name)
         return None if provider is None else provider(self, fact, about)
 
-    def remember_seen(self, message: Message, envelope: Envelope) -> None:
+    def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
-        self.store.put(_seen_key(message, envelope), "", SEEN)
+        self.store.put(_seen_key(message, user.address), "", SEEN)
+
+    def whose(self, fact: Fact, about: About) -> str:
+        """The address of the user whose mail it is, without the detail it came with."""
+        found = about.user and about.user.address
+        return found or without_detail(fact.envelope.recipient, self.delimiters)
 
 
 def _types(answers: Answers, fact: Fact, about: About) -> Answer:
@@ -97,24 +103,25 @@ def _home(path: str, user: User | None) -> str:
 
 def _duplicate(answers: Answers, fact: Fact, about: About) -> Answer:
     try:
-        key = _seen_key(about.message or fact.message, fact.envelope)
+        key = _seen_key(about.message or fact.message, answers.whose(fact, about))
         return [answers.store.get(key) is not None]
     except OSError:
         return None
 
 
-def _seen_key(message: Message, envelope: Envelope) -> str:
+def _seen_key(message: Message, whose: str) -> str:
     """By Message-ID, as formail does; without one by the whole message."""
     ids = message.header("Message-ID", raw=True)[:1]
     known = ids[0].strip() if ids else ""
     what = known.encode("utf-8", "surrogateescape") if known else message.raw
-    return f"seen {envelope.recipient} {digest([what])}"
+    return f"seen {whose} {digest([what])}"
 
 
 def _remembered(answers: Answers, fact: Fact, about: About) -> Answer:
     from mdaflow.deliver.soft import remembered
 
-    found = remembered(answers.store, fact.owner, fact.envelope.recipient, fact.arguments[0])
+    whose = answers.whose(fact, about)
+    found = remembered(answers.store, fact.owner, whose, fact.arguments[0])
     return None if found is None else [found]
 
 
@@ -137,7 +144,7 @@ def _folder(answers: Answers, fact: Fact, about: About) -> Answer:
 
 
 def _command(answers: Answers, fact: Fact, about: About) -> Answer:
-    ended = _run(fact, about, 0)
+    ended = _run(answers, fact, about, 0)
     if ended is None:
         return None
     if ended.reason or ended.code == EX_TEMPFAIL or ended.code > 128:
@@ -146,7 +153,7 @@ def _command(answers: Answers, fact: Fact, about: About) -> Answer:
 
 
 def _filter(answers: Answers, fact: Fact, about: About) -> Answer:
-    ended = _run(fact, about, MAX_FILTERED)
+    ended = _run(answers, fact, about, MAX_FILTERED)
     if ended is None:
         return None
     if ended.reason or ended.code != 0 or not ended.output:
@@ -154,7 +161,7 @@ def _filter(answers: Answers, fact: Fact, about: About) -> Answer:
     return [Message.from_wire(ended.output).raw]
 
 
-def _run(fact: Fact, about: About, output: int) -> Ended | None:
+def _run(answers: Answers, fact: Fact, about: About, output: int) -> Ended | None:
     """How a program ended that got the message as rules see it; None when it was not run."""
     if about.user is None or not about.really:
         return None
@@ -168,7 +175,7 @@ def _run(fact: Fact, about: About, output: int) -> Ended | None:
         fact.arguments,
         message.under(message.head),
         seconds=min(fact.within or COMMAND_SECONDS, MAX_SECONDS),
-        environment=clean_environment(fact.envelope, home),
+        environment=clean_environment(fact.envelope, home, answers.delimiters),
         directory=home,
         output_limit=output,
     )

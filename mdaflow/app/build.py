@@ -107,7 +107,7 @@ def open_site(config: Config, store: Store | None = None, inflight: InFlight | N
         _stages(after),
         UserRules(store, powers, limits),
         Aliases(_aliases(before, after), delimiters),
-        Answers(store),
+        Answers(store, delimiters),
         _settings(config, limits),
         key,
         inflight,

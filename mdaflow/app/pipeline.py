@@ -78,14 +78,22 @@ def deliver_message(
             else:
                 programs = stages_for(site, user, notice.tell) if programs is None else programs
                 decided = decide(site, programs, message, envelope, user=user, really=True)
-        mailbox, means = site.mailbox(user), site.means
-        done = execute(decided, message, envelope, mailbox, means=means, ident=ident, fence=fence)
+        done = execute(
+            decided,
+            message,
+            envelope,
+            site.mailbox(user),
+            means=site.means,
+            ident=ident,
+            user=user.address,
+            fence=fence,
+        )
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
         done = failed(error, envelope.recipient)
     _log(message, envelope, decided, done)
     confirm(site, message, envelope, done, envelope.queue_id or ident)
-    if decided is not None and notice is not None:
-        _afterwards(site, message, envelope, decided, done, notice)
+    if decided is not None and notice is not None and user is not None and done.status.ok:
+        _afterwards(site, message, user, decided, done, notice)
     status = done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
 
@@ -99,16 +107,14 @@ def _delivered_before(site: Site, message: Message, envelope: Envelope) -> bool:
 
 
 def _afterwards(
-    site: Site, message: Message, envelope: Envelope, decided: Plan, done: Done, notice: Notices
+    site: Site, message: Message, user: User, decided: Plan, done: Done, notice: Notices
 ) -> None:
     """What a delivered message leaves behind; nothing of it makes the message come again."""
-    if not done.status.ok:
-        return
     if decided.asked_duplicate:
         try:
-            site.answers.remember_seen(message, envelope)
+            site.answers.remember_seen(message, user)
         except Exception as error:
-            log.warning("<%s>: a duplicate may not be known: %s", envelope.recipient, error)
+            log.warning("<%s>: a duplicate may not be known: %s", user.address, error)
     for error_text in decided.errors:
         notice.tell(f"{error_text}; kept in the inbox")
     if done.told:

@@ -87,18 +87,20 @@ def execute(
     *,
     means: Means = Means(),  # noqa: B008  # a constant
     ident: str = "-",
+    user: str = "",
     fence: Callable[[], bool] = lambda: True,
 ) -> Done:
     """Do what a plan says, for one recipient.
 
-    `ident` is the id of this delivery in the trace fields. When `fence` says no, nothing is
+    `ident` is the id of this delivery in the trace fields, `user` the address of the mailbox's
+    owner; empty for the recipient without detail. When `fence` says no, nothing is
     delivered. Raises TempFail when the message should come again, PermFail when all that the
     plan does can never be done.
     """
     last = plan.deciding
     if last.verb == "defer":
         return Done(_reply(DEFERRED, last.text), "deferred")
-    delivery = _Delivery(plan, Job(message, envelope, mailbox, ident, means, plan.own))
+    delivery = _Delivery(plan, Job(message, envelope, mailbox, ident, means, plan.own, user))
     delivery.prepare()
     if not fence():
         delivery.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 
@@ -54,3 +55,10 @@ class Job:
     means: Means
     own: tuple[str, ...] = ()
     """The recipient's own addresses, which nothing is sent to automatically."""
+    user: str = ""
+    """The address that was found to be a user's; empty when nobody looked."""
+
+    @property
+    def whose(self) -> str:
+        """Whose mail it is, however many details a sender may think of."""
+        return self.user or without_detail(self.envelope.recipient, self.means.delimiters)

@@ -1,11 +1,12 @@
-"""Quarantine a message: a Maildir for each recipient, the envelope beside each message.
+"""Quarantine a message: a Maildir for each user, the envelope beside each message.
 
-`quarantine/RECIPIENT` is the Maildir. A message in it begins with `X-mdaflow-Quarantine: NAME`,
-which `trace.stored` takes out again on release; `envelopes/NAME.json` in the same folder says
-who sent it to whom, and why it is here. It is on the disk before the message can be seen. One
-without a message is the leftover of a crash, and harmless.
+`quarantine/ADDRESS` is the Maildir, whatever detail the recipient's address had. A message in it
+begins with `X-mdaflow-Quarantine: NAME`, which `trace.stored` takes out again on release;
+`envelopes/NAME.json` in the same folder says who sent it to whom, and why it is here. It is on
+the disk before the message can be seen. One without a message is the leftover of a crash, and
+harmless.
 
-Two addresses never share a folder (P49). The quarantine itself is never made: when it is
+Two users never share a folder (P49). The quarantine itself is never made: when it is
 missing, its disk may not be mounted.
 """
 
@@ -45,7 +46,7 @@ def prepare(job: Job, action: Action) -> Prepared:
         raise TempFail(INTERNAL, "there is no quarantine: set `quarantine:` to a folder")
     if not os.path.isdir(root):
         raise TempFail(INTERNAL, f"the quarantine {root} is not there: make this folder")
-    name, whose = os.urandom(12).hex(), component(job.envelope.recipient)
+    name, whose = os.urandom(12).hex(), component(job.whose)
     trace = trace_fields(job.envelope, job.means.hostname, job.ident)
     chunks = stored(action.message or job.message, f"{FIELD}: {name}\n".encode() + trace)
     note = _Note(os.path.join(root, whose, ENVELOPES, f"{name}.json"))

@@ -2,9 +2,9 @@
 
 What goes wrong is a warning in the log and nothing else.
 
-What the rules of a user remember is known to the same recipient address only; what the rules
-of the site remember is known to the site's rules for every recipient. A key, like all text of
-the rules, is compared without regard to case.
+What the rules of a user remember is known to that user's rules only, whatever detail the address
+had; what the rules of the site remember is known to the site's rules for every recipient. A key,
+like all text of the rules, is compared without regard to case.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _remember(job: Job, action: Action) -> None:
     if job.means.memory is None:
         raise LookupError("there is no store")
     seconds = dict(action.options).get("for")
-    key = _key(action.owner, job.envelope.recipient, action.text)
+    key = _key(action.owner, job.whose, action.text)
     job.means.memory.put(key, "1", None if seconds is None else float(seconds))
 
 
@@ -88,21 +88,22 @@ ACTIONS: dict[str, Callable[[Job, Action], None]] = {
 """The actions of this file by their verb."""
 
 
-def remembered(memory: Memory | None, owner: str, recipient: str, key: str) -> bool | None:
-    """Whether a key is remembered for the rules of `owner`; None when nobody can say."""
+def remembered(memory: Memory | None, owner: str, whose: str, key: str) -> bool | None:
+    """Whether a key is remembered for the rules of `owner`, on the mail of the user whose address
+    is given; None when nobody can say."""
     if memory is None:
         return None
     try:
-        return memory.get(_key(owner, recipient, key)) is not None
+        return memory.get(_key(owner, whose, key)) is not None
     except OSError as error:
-        _log.warning("<%s>: remembered failed: %s", one_line(recipient), one_line(str(error)))
+        _log.warning("<%s>: remembered failed: %s", one_line(whose), one_line(str(error)))
         return None
 
 
-def _key(owner: str, recipient: str, key: str) -> str:
+def _key(owner: str, user: str, key: str) -> str:
     """The key in the store: a hash, since what rules say has any length and any characters."""
     from hashlib import sha256  # a millisecond that `mdaflow test` has no use for
 
-    whose = "" if owner == "site" else recipient
+    whose = "" if owner == "site" else user
     said = f"{len(whose)} {whose} {key.casefold()}".encode("utf-8", "surrogatepass")
     return f"remember {'site' if owner == 'site' else 'user'} {sha256(said).hexdigest()}"

@@ -692,7 +692,7 @@ def test_remembered(both: Here) -> None:
     assert [both.send().ok for _ in range(2)] == [True, True]
     assert both.folders == {"INBOX": 2, "known": 1, "site": 1}
     both.send(to="bob+x@example.org")
-    assert both.folders == {"INBOX": 3, "known": 1, "site": 2}
+    assert both.folders == {"INBOX": 3, "known": 2, "site": 2}  # a detail is no other user
 
 
 def test_not_remembered_when_it_comes_again(here: Here) -> None:
@@ -716,6 +716,15 @@ def test_duplicate(rules: str, here: Here) -> None:
     for message_id in (b"<1@x>", b"<1@x>", b"<other@x>"):
         assert here.send(RAW.replace(b"<1@x>", message_id)).ok
     assert here.folders == {"INBOX": 2, "again": 1}
+
+
+def test_details_are_one_user(here: Here) -> None:
+    """What was here, by whatever detail, is known to the user; and the quarantine is one."""
+    here.set('if duplicate { deliver to "again" } quarantine "why"')
+    for recipient in ("bob+a@example.org", "bob+b@example.org", "BOB@Example.org"):
+        assert here.send(to=recipient).ok
+    assert here.folders == {"again": 2}
+    assert [path.name for path in (here.root / "quarantine").iterdir()] == ["bob@example.org"]
 
 
 def test_no_duplicate_of_what_was_put_off(here: Here) -> None:

@@ -195,6 +195,15 @@ def test_command(program: str, answer: object, tmp_path: Path) -> None:
         assert str(answer) in str(failed.value)
 
 
+def test_extension(tmp_path: Path) -> None:
+    """A program that rules ask sees user and detail as the site divides them."""
+    asked = fact("filter", "/bin/sh", "-c", 'echo "$USER $EXTENSION"')
+    asked = asked._replace(envelope=Envelope("", "bob-x@example.org"))
+    ask = Answers(MemoryStore(), "-").about(bob(tmp_path), really=True)
+    [found] = ask(asked) or ()
+    assert found == b"bob x\n"
+
+
 @pytest.mark.parametrize("name", ["command", "filter"])
 def test_no_program(name: str, tmp_path: Path) -> None:
     """A program that is not there cannot be asked."""

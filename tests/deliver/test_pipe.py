@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_surroundings(home: Path) -> None:
     carry_out(home, 'echo "$PWD $HOME $SENDER $RECIPIENT $USER" > got')
     assert (home / "got").read_text() == f"{home} {home} ann@example.com bob@example.org bob\n"
     assert stat.S_IMODE((home / "got").stat().st_mode) == 0o600
+
+
+def test_extension(home: Path) -> None:
+    """User and detail are divided as the site divides them."""
+    task = job(home)
+    envelope = Envelope("", "bob-lists-dev@example.org")
+    task = replace(task, envelope=envelope, means=replace(task.means, delimiters="+-"))
+    name = program(home, 'echo "$USER $EXTENSION $LOCAL" > got')
+    pipe.prepare(task, action(name)).commit()
+    assert (home / "got").read_text() == "bob lists-dev bob-lists-dev\n"
 
 
 def test_arguments(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,23 @@ def root(tmp_path: Path) -> Path:
 def job(root: Path | str, envelope: Envelope = ENVELOPE) -> Job:
     means = Means("mx.example.org", quarantine=str(root))
     return Job(Message(RAW), envelope, Mailbox("mbox", "/nonexistent", "mail"), "id1", means)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "user", "name"),
+    [
+        ("bob+x@example.org", "", "bob@example.org"),
+        ("bob+x@example.org", "bob@example.org", "bob@example.org"),
+        ("bob+x@example.org", "bob+x@example.org", "bob+x@example.org"),
+        ("BOB@example.org", "bob@example.org", "bob@example.org"),
+    ],
+)
+def test_one_folder_for_a_user(root: Path, recipient: str, user: str, name: str) -> None:
+    """Details make no folders; who is a user with one has a folder of their own."""
+    task = replace(job(root, replace(ENVELOPE, recipient=recipient)), user=user)
+    quarantine.prepare(task, ACTION).commit()
+    [note] = files(root, f"{name}/envelopes/*")
+    assert json.loads(note.read_text())["recipient"] == recipient
 
 
 def files(root: Path, pattern: str) -> list[Path]:
