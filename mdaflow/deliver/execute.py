@@ -33,7 +33,7 @@ from mdaflow.mail.trace import stored, trace_fields
 
 from . import ledger, prepare
 from .job import Job, Means
-from .mailbox import Mailbox, Prepared, elsewhere, locate
+from .mailbox import BAD_FOLDER, Mailbox, Prepared, elsewhere, locate
 
 if TYPE_CHECKING:
     from mdaflow.mail.receipt import Relay
@@ -230,6 +230,8 @@ class _Delivery:
             for place in sorted(places):
                 steps[place] = self._step(places[place])
         except PermFail as error:  # only now do we know that something else has this name
+            if error.status != BAD_FOLDER:
+                raise
             while steps:
                 steps.popitem()[1].prepared.abort()
             self.waiting = [
