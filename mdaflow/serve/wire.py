@@ -176,9 +176,10 @@ class Wire(asyncio.BufferedProtocol):
 
     async def _line(self) -> bytes:
         """The next command without its CRLF. PermFail: it was none."""
-        until = self._loop.time() + self._idle
+        until = 0.0
         too_long = False
         while (end := self._input.find(b"\r\n")) < 0:
+            until = until or self._loop.time() + self._idle
             if len(self._input) >= MAX_LINE:
                 too_long = True
                 del self._input[:-1]  # the last byte may be the CR of the line's end
@@ -193,12 +194,13 @@ class Wire(asyncio.BufferedProtocol):
 
     async def _content(self, sink: Sink, seconds: float) -> None:
         """Let a message flow into a sink up to its end, for so many seconds at most."""
-        waiting = bytes(self._input)
-        self._input.clear()
-        rest = sink(waiting)
-        if rest is not None:
-            self._input += rest
-            return
+        if self._input:
+            waiting = bytes(self._input)
+            self._input.clear()
+            rest = sink(waiting)
+            if rest is not None:
+                self._input += rest
+                return
         self._last = self._loop.time() + seconds
         self._sunk = 0
         self._sink = sink
@@ -230,8 +232,8 @@ class Wire(asyncio.BufferedProtocol):
     async def _flush(self) -> None:
         if self._replies and self.transport is not None:
             self._write(self.transport)
-            now = self._loop.time()
             while self._choked and not self.closing:
+                now = self._loop.time()
                 self._give_word(now + self._idle)
                 await self._sleep(now)
 
