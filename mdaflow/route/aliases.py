@@ -32,6 +32,8 @@ class Aliases:
 
         Raises TempFail when that would be too many, or too deep.
         """
+        if self._find(recipient)[0] is None:  # as almost all
+            return (recipient,)
         found: dict[str, None] = {}
         expanded: set[str] = set()
         level = [recipient]
@@ -68,6 +70,8 @@ class Aliases:
         return [target for target in whole if target not in itself]
 
     def _find(self, recipient: str) -> tuple[str | None, tuple[str, ...]]:
+        if not self._table:
+            return None, ()
         folded = recipient.casefold()
         local, at, domain = folded.rpartition("@") if "@" in folded else (folded, "", "")
         user, _ = split_local(local, self._delimiters)
