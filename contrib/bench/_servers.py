@@ -308,3 +308,16 @@ def dovecot_version() -> str:
 def stop(*_: object) -> NoReturn:
     """A handler of SIGTERM that lets servers and folders be cleared away."""
     sys.exit(143)
+
+
+def finished(measure: Callable[[], None]) -> int:
+    """Do what a benchmark does; its exit code."""
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        measure()
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return EX_UNAVAILABLE
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -22,32 +22,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from statistics import median
 
+from protocol import Null
+
 from mdaflow.app.config import Config, Lmtp
-from mdaflow.errors import RECIPIENT_OK, SAVED, Status
-from mdaflow.mail.envelope import Envelope
-from mdaflow.mail.message import Message
 from mdaflow.serve import worker
 
 CLIENTS = 4
 LEAST = 0.8
 BODY = (b"x" * 72 + b"\r\n") * 56
 fork = multiprocessing.get_context("fork")
-
-
-class Null:
-    """Every recipient exists, and every message is delivered at once."""
-
-    def check(self, recipient: str) -> Status:
-        return RECIPIENT_OK
-
-    def whose(self, recipient: str) -> str:
-        return recipient
-
-    def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
-        return SAVED
-
-    def unconfirmed(self, message: Message, envelope: Envelope) -> None:
-        """Nothing is remembered."""
 
 
 def serve(folder: str, core: int) -> None:

@@ -26,7 +26,6 @@ from statistics import median
 from typing import NamedTuple
 
 from _servers import (
-    EX_UNAVAILABLE,
     SIDES,
     Failed,
     Side,
@@ -35,10 +34,10 @@ from _servers import (
     check,
     dovecot_version,
     family,
+    finished,
     need,
     send,
     started,
-    stop,
 )
 
 USERS, SESSIONS, LENGTH = 8, 2, 4096
@@ -211,8 +210,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.messages < USERS * SESSIONS:
         parser.error(f"at least 1 round and {USERS * SESSIONS} messages")
-    signal.signal(signal.SIGTERM, stop)
-    try:
+
+    def measure() -> None:
         need(strace="strace")
         print(
             f"mdaflow on Python {platform.python_version()} against Dovecot {dovecot_version()}, "
@@ -223,12 +222,8 @@ def main() -> int:
         for label, folder in (("disk", arguments.disk), ("tmpfs", arguments.tmpfs)):
             if folder:
                 bench(label, folder, arguments.rounds, arguments.messages, arguments.fsync)
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return EX_UNAVAILABLE
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return finished(measure)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from statistics import median
 from threading import Thread
 from typing import NamedTuple
 
-from _servers import EX_UNAVAILABLE, Failed, cpu, stop
+from _servers import Failed, cpu, finished
 
 SIZES = {"4 KB": (4 << 10, 2000), "64 KB": (64 << 10, 800), "4 MB": (4 << 20, 16)}
 """What a message is called -> its bytes, and the messages of a round."""
@@ -264,16 +263,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("at least 1 round")
-    signal.signal(signal.SIGTERM, stop)
-    try:
+
+    def measure() -> None:
         with tempfile.TemporaryDirectory() as folder:
             compare(arguments.spool or folder, arguments.rounds)
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return EX_UNAVAILABLE
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return finished(measure)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import os
 import platform
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -35,7 +34,6 @@ from pathlib import Path
 from statistics import median
 
 from _servers import (
-    EX_UNAVAILABLE,
     SIDES,
     Failed,
     Side,
@@ -43,10 +41,10 @@ from _servers import (
     User,
     check,
     dovecot_version,
+    finished,
     need,
     send,
     started,
-    stop,
 )
 
 from mdaflow.engine import index
@@ -307,9 +305,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.messages < USERS * SESSIONS:
         parser.error(f"at least 1 round and {USERS * SESSIONS} messages")
-    signal.signal(signal.SIGTERM, stop)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {arguments.rounds} rounds")
-    try:
+
+    def measure() -> None:
         evaluation(arguments.rounds)
         compilation(arguments.rounds)
         if not arguments.no_servers:
@@ -317,12 +315,8 @@ def main() -> int:
             if arguments.svg:
                 command = " ".join(("contrib/dev bench rules", *sys.argv[1:]))
                 Path(arguments.svg).write_text(drawing(rates, command))
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return EX_UNAVAILABLE
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return finished(measure)
 
 
 if __name__ == "__main__":

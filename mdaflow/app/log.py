@@ -70,13 +70,19 @@ def _one_word(text: str) -> str:
     return text if _WORD.fullmatch(text) else _BREAK.sub(_hex, text)
 
 
-def refused(envelope: Envelope, size: int, error: MailError) -> None:
-    """Write the line of one recipient of a message that could not even be taken."""
-    status = error.status
-    fields = {
+def about(envelope: Envelope) -> dict[str, Any]:
+    """The fields of a delivery that say whose it was."""
+    return {
         "to": envelope.recipient,
         "orig_to": "" if envelope.original == envelope.recipient else envelope.original,
         "from": envelope.sender,
+    }
+
+
+def refused(envelope: Envelope, size: int, error: MailError) -> None:
+    """Write the line of one recipient of a message that could not even be taken."""
+    status = error.status
+    fields = about(envelope) | {
         "size": size,
         "delay": 0.0,
         "dsn": status.enhanced,

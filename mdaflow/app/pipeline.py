@@ -38,7 +38,7 @@ from .build import Site
 from .decide import SPARED, decide, find_user, stages_for
 from .expand import deliver_to_all
 from .failure import failed
-from .log import bracketed, delivery
+from .log import about, bracketed, delivery
 from .notices import Notices
 from .receipts import confirm
 
@@ -149,10 +149,8 @@ def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done)
         reason = f"{reason}: {done.trouble}"
     delivery(
         envelope.queue_id or _queue_id(message),
-        {
-            "to": envelope.recipient,
-            "orig_to": "" if envelope.original == envelope.recipient else envelope.original,
-            "from": envelope.sender,
+        about(envelope)
+        | {
             "message-id": message_id[0][:200] if message_id else "",
             "size": message.size,
             "rule": action.rule,

@@ -1,8 +1,9 @@
 """A listening socket of a worker: it lets clients in, one in each turn of the event loop.
 
-One at a time, so that the workers which share the socket share the clients, too, and a crowd at
-the door does not stop who is in. When the system has no more descriptors or memory, the door
-stays shut for a second: it does not spin.
+One at a time and then for a moment nobody, so that the workers which share the socket share the
+clients, too, and a crowd at the door does not stop who is in. Who has left again is not let in at
+all. When the system has no more descriptors or memory, the door stays shut for a second: it does
+not spin.
 """
 
 from __future__ import annotations

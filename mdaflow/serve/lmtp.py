@@ -20,6 +20,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ class Connection(Wire):
         self._useless = self._turn = 0
         self._served = False
         self._name = ""
-        self._delivered: list[tuple[Message, list[Envelope]]] = []
+        self._delivered: deque[tuple[Message, list[Envelope]]] = deque(maxlen=MAX_HELD)
         """What was acknowledged, until the client has surely had its replies."""
         self._went_on = False
         """It has said something behind that, perhaps before it had them."""
@@ -305,7 +306,7 @@ class Connection(Wire):
             return [INTERNAL for _ in self._recipients]
 
     def _acknowledge(self, message: Message, envelopes: list[Envelope]) -> None:
-        self._delivered = [*self._delivered[-MAX_HELD:], (message, envelopes)]
+        self._delivered.append((message, envelopes))
         self._went_on = False
         self.progress = self._loop.time()
 

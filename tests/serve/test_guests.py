@@ -32,6 +32,12 @@ def on_loopback(**limits: object) -> Iterator[tuple[Running, tuple[str, int]]]:
             yield server, address
 
 
+def lets_in(server: Running) -> bool:
+    """Is a new client greeted?"""
+    with server.client() as client:
+        return client.reply().startswith("220 ")
+
+
 def test_peers(caplog: pytest.LogCaptureFixture) -> None:
     """The log says who connects to a unix socket; who is not in `peers` is turned away."""
     caplog.set_level(logging.INFO, "mdaflow")
@@ -141,11 +147,7 @@ def test_place_of_who_left() -> None:
             assert other.line() == "421 4.3.2 Too many connections, try again later"
         server.courier.go.set()
 
-        def served() -> bool:
-            with server.client() as third:
-                return third.reply().startswith("220 ")
-
-        until(served)
+        until(lambda: lets_in(server))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,7 @@ def test_slow_clients_make_room(monkeypatch: pytest.MonkeyPatch, said: bytes) ->
 
         def served() -> bool:
             slow.send(b"x")
-            with server.client() as other:
-                return other.reply().startswith("220 ")
+            return lets_in(server)
 
         until(served)
 
@@ -185,8 +186,7 @@ def test_busy_clients_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         def served() -> bool:
             first.send(b"NOOP\r\n")
             second.send(b"RCPT TO:<unknown@x>\r\n")
-            with server.client() as other:
-                return other.reply().startswith("220 ")
+            return lets_in(server)
 
         until(served)
 
@@ -198,11 +198,7 @@ def test_handshakes_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(max_connections=1, certificate=certificate) as server, server.client() as silent:
         assert silent.hello().say("STARTTLS").startswith("220 ")
 
-        def served() -> bool:
-            with server.client() as other:
-                return other.reply().startswith("220 ")
-
-        until(served)
+        until(lambda: lets_in(server))
 
 
 def test_a_thousand_idle_connections() -> None:
@@ -278,11 +274,7 @@ def test_deaf_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
                 while True:
                     deaf.sock.send(b"LHLO a\r\nMAIL FROM:<>\r\n" + recipients)
 
-        def served() -> bool:
-            with server.client() as other:
-                return other.reply().startswith("220 ")
-
-        until(served)
+        until(lambda: lets_in(server))
         before = len(os.listdir("/proc/self/fd"))
         until(lambda: len(os.listdir("/proc/self/fd")) <= before - 2)
 
