@@ -7,6 +7,7 @@ What a macro stands for in them is said at the top of each page.
 from __future__ import annotations
 
 import re
+import types as types_module
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -20,7 +21,7 @@ import pytest
 
 from mdaflow import Envelope, MemoryStore, Program, Stage, lint
 from mdaflow.app import answers, rulefiles
-from mdaflow.app.config import Config, Rules
+from mdaflow.app.config import Config, Folders, Rules, System
 from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.trial import named_rules, try_case
@@ -356,14 +357,14 @@ def settings(kind: Any = Config, prefix: str = "") -> Iterator[tuple[str, Field[
     """Every key with its field; `users.folders` for what stands in a list."""
     types = typing.get_type_hints(kind)
     for field in fields(kind):
-        inner: Any = types[field.name]
-        if typing.get_origin(inner) is tuple:
-            inner = typing.get_args(inner)[0]
-        nested = isinstance(inner, type) and is_dataclass(inner)
-        if not nested or typing.get_origin(types[field.name]) is tuple:
+        listed = typing.get_origin(types[field.name]) is tuple
+        inner: Any = typing.get_args(types[field.name])[0] if listed else types[field.name]
+        several = typing.get_args(inner) if isinstance(inner, types_module.UnionType) else (inner,)
+        nested = [one for one in several if is_dataclass(one)]
+        if listed or not nested:
             yield prefix + field.name, field
-        if nested:
-            yield from settings(inner, f"{prefix}{field.name}.")
+        for one in nested:
+            yield from settings(one, f"{prefix}{field.name}.")
 
 
 SETTINGS = dict(settings())
@@ -404,11 +405,15 @@ def test_default(key: str) -> None:
     assert told
     *groups, name = key.split(".")
     setting = f"{name}: {plain(told[1])}"
-    if groups == ["users"]:
-        setting = f"- folders: {Config().users[0].folders}\n  {setting}"
+    usual = Config()
+    if groups == ["users"] and name in {field.name for field in fields(Folders)}:
+        setting = f"- folders: /var/mail/vhosts\n  {setting}"
+    elif groups == ["users"]:
+        setting = f"- {setting}" if name == "system" else f"- system: []\n  {setting}"
+        usual = Config(users=(System(),))
     for group in reversed(groups):
         setting = f"{group}:\n" + indent(setting, "  ")
-    assert loads(setting, "/etc/mdaflow/mdaflow.yaml") == Config()
+    assert loads(setting, "/etc/mdaflow/mdaflow.yaml") == usual
 
 
 @pytest.mark.parametrize("key", ["grant", "deny"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
@@ -32,7 +32,20 @@ EX_TEMPFAIL = 75
 SEEN = 7 * 86_400.0
 """Seconds for which a message is known that was here."""
 
+FAR = frozenset({"duplicate", "remembered"})
+"""The facts that are about the store of the site."""
+
 Answer = Sequence[Any] | None
+
+
+class Far(Protocol):
+    """Has the store of the site, which the process that delivers as a user has not."""
+
+    def fact(self, fact: Fact) -> Answer:
+        """The answer to one of the facts `FAR`."""
+
+    def seen(self) -> None:
+        """The message is known from now on."""
 
 
 class About(NamedTuple):
@@ -52,6 +65,8 @@ class Answers:
         self.store = store
         self.delimiters = delimiters
         self.lists = ListFiles()
+        self.far: Far | None = None
+        """Who is asked about the store; None: it is ours."""
 
     def __call__(self, fact: Fact) -> Answer:
         """The answer without a recipient's mailbox, and without running programs."""
@@ -65,12 +80,17 @@ class Answers:
         return lambda fact: self._answer(fact, about)
 
     def _answer(self, fact: Fact, about: About) -> Answer:
+        if self.far is not None and fact.name in FAR:
+            return self.far.fact(fact)
         provider = _PROVIDERS.get(fact.name)
         return None if provider is None else provider(self, fact, about)
 
     def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
-        self.store.put(_seen_key(message, user.address), "", SEEN)
+        if self.far is not None:
+            self.far.seen()
+        else:
+            self.store.put(_seen_key(message, user.address), "", SEEN)
 
     def whose(self, fact: Fact, about: About) -> str:
         """The address of the user whose mail it is, without the detail it came with."""
@@ -126,13 +146,14 @@ def _remembered(answers: Answers, fact: Fact, about: About) -> Answer:
 
 
 def _folder(answers: Answers, fact: Fact, about: About) -> Answer:
-    from mdaflow.deliver.mailbox import elsewhere, locate, parse_mailbox
+    from mdaflow.deliver.mailbox import elsewhere, in_spool, locate, parse_mailbox
 
     if about.user is None:
         return None
     name, user = fact.arguments[0], about.user
     try:
-        mailbox, folder = elsewhere(name) or (parse_mailbox(user.mailbox, user.home), name)
+        mailbox = parse_mailbox(user.mailbox, user.home)
+        mailbox, folder = elsewhere(name) or in_spool(mailbox, name) or (mailbox, name)
         os.lstat(os.path.join(mailbox.home, *locate(mailbox, folder)))
     except (MailError, FileNotFoundError, NotADirectoryError):
         return [False]  # what can be no folder is none

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from mdaflow.engine.context import Settings
+from mdaflow.engine.plan import STORING
 from mdaflow.engine.run import Stage
 from mdaflow.errors import INTERNAL, MAILBOX_FULL, OVER_QUOTA, ConfigError, TempFail
 from mdaflow.lang import ir
@@ -17,24 +19,31 @@ from mdaflow.lang.limits import Limits
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.aliases import Aliases
-from mdaflow.route.users import FolderUsers, User
+from mdaflow.route.users import FolderUsers, User, Users
 from mdaflow.store import Store
 
 from .answers import Answers
-from .config import Config, Folders
+from .config import Config, Folders, System
 from .kinds import NO_QUOTA
 from .rulebook import UserRules, powers_of_users, site_program
 
 if TYPE_CHECKING:
-    from mdaflow.deliver.job import Means
-    from mdaflow.deliver.mailbox import Mailbox
+    from mdaflow.deliver.job import Means, Steward
+    from mdaflow.deliver.mailbox import Mailbox, Spooler
 
-    from .inflight import InFlight
+    from .identities import Identities
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
 
 log = logging.getLogger("mdaflow")
+
+
+class Noting(Protocol):
+    """Notes what a worker is at."""
+
+    def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
+        """Open while rules run on a message. True: it has stopped workers, so none shall run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +52,25 @@ class Site:
 
     config: Config
     hostname: str
-    users: tuple[FolderUsers, ...]
+    users: tuple[Users, ...]
     before: tuple[Stage, ...]
     after: tuple[Stage, ...]
     rules: UserRules
     aliases: Aliases
     answers: Answers
     settings: Settings
+    says: frozenset[tuple[str, str]]
+    """The actions in the rules of the site, each with the path of its mailbox, if it names one."""
     key: bytes
     """The site's secret; empty when there is none."""
-    inflight: InFlight | None
+    inflight: Noting | None
     """Where a worker notes what it is at; None when nobody watches."""
+    identities: Identities | None = None
+    """Who delivers as the accounts of this machine; None: we are the one whose mail it is."""
+    steward: Steward | None = None
+    """Who has the rights of the site, in a process that delivers as an account."""
+    spooler: Spooler | None = None
+    """Who writes to an inbox in the spool of the system, where we may not."""
 
     def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
         """Open while rules run on a message. True: it has stopped workers, so none shall run."""
@@ -68,7 +85,7 @@ class Site:
 
         c, store = self.config, self.answers.store
         places = c.next_hop, c.quarantine, c.state
-        return Means(self.hostname, *places, self.key, store, c.recipient_delimiter)
+        return Means(self.hostname, *places, self.key, store, c.recipient_delimiter, self.steward)
 
     def mailbox(self, user: User, *, refuse: bool = True) -> Mailbox:
         """The mailbox of a user, with its quota; unless `refuse`, that only counts."""
@@ -78,14 +95,20 @@ class Site:
         if user.quota or user.quota_messages:
             over = OVER[self.config.over_quota] if refuse else None
             quota = Quota(user.quota, user.quota_messages, over)
-        return parse_mailbox(user.mailbox, user.home, quota)
+        mailbox = parse_mailbox(user.mailbox, user.home, quota)
+        return mailbox if self.spooler is None else replace(mailbox, spooler=self.spooler)
 
 
-def open_site(config: Config, store: Store | None = None, inflight: InFlight | None = None) -> Site:
+def open_site(
+    config: Config,
+    store: Store | None = None,
+    inflight: Noting | None = None,
+    identities: Identities | None = None,
+) -> Site:
     """A site. With a `store` of the caller's nothing is written below `state:`.
 
-    `inflight` is where a worker notes what it is at. Raises ConfigError when the site's rules
-    do not compile, and for a quota of mbox files.
+    `inflight` is where a worker notes what it is at, `identities` deliver as the accounts of this
+    machine. Raises ConfigError when the site's rules do not compile, and for a quota of mbox files.
     """
     kept = store is None
     if store is None:
@@ -102,23 +125,31 @@ def open_site(config: Config, store: Store | None = None, inflight: InFlight | N
     return Site(
         config,
         hostname,
-        tuple(_source(folders, delimiters) for folders in config.users),
+        tuple(_source(n, source, delimiters) for n, source in enumerate(config.users)),
         _stages(before),
         _stages(after),
         UserRules(store, powers, limits),
         Aliases(_aliases(before, after), delimiters),
         Answers(store, delimiters),
         _settings(config, limits),
+        frozenset(_actions(before, after)),
         key,
         inflight,
+        identities,
     )
 
 
-def _source(users: Folders, delimiters: str) -> FolderUsers:
+def _source(number: int, users: Folders | System, delimiters: str) -> Users:
     limits = users.quota, users.quota_messages
     if any(limits) and users.mailbox.startswith("mbox:"):  # load.py has told where it stands
-        raise ConfigError((f"{users.folders}: quota: must be {NO_QUOTA}",))
-    return FolderUsers(users.folders, users.mailbox, delimiters, *limits)
+        raise ConfigError((f"users[{number}]: quota: must be {NO_QUOTA}",))
+    if isinstance(users, Folders):
+        return FolderUsers(users.folders, users.mailbox, delimiters, *limits)
+    from mdaflow.route.accounts import SystemUsers
+
+    uids = range(max(1, users.min_uid), users.max_uid + 1)
+    domains = frozenset(domain.lower() for domain in users.system)
+    return SystemUsers(number, users.mailbox, uids, domains, delimiters, *limits)
 
 
 def _stages(program: ir.Program | None) -> tuple[Stage, ...]:
@@ -131,6 +162,17 @@ def _aliases(*programs: ir.Program | None) -> dict[str, tuple[str, ...]]:
         if isinstance(statement, ir.Alias):
             table[statement.name] = (*table.get(statement.name, ()), *statement.targets)
     return table
+
+
+def _actions(*programs: ir.Program | None) -> Iterator[tuple[str, str]]:
+    waiting = [s for p in programs if p is not None for s in p.body]
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, ir.Branch):
+            waiting += (*statement.body, *statement.otherwise)
+        elif isinstance(statement, ir.Act):
+            stores = statement.verb in STORING and statement.operands
+            yield statement.verb, (statement.operands[0].literal or "") if stores else ""
 
 
 def _limits(config: Config) -> Limits:

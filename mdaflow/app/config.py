@@ -102,6 +102,30 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True)
+class System:
+    """A source of users: the accounts of this machine. Rules are run and mail is written as the
+    user whose mail it is, so mdaflow has to be started as root."""
+
+    __pydantic_config__ = _STRICT
+
+    system: tuple[Annotated[str, Is("hostname")], ...] = ()
+    """The domains in which accounts have mail; empty for any."""
+    mailbox: Annotated[str, Is("mailbox_of_account")] = "maildir:Maildir"
+    """As of `folders`, and `mbox:PATH:INBOX=/var/mail/%u`: `%u` is the login name."""
+    min_uid: Annotated[int, Is("uid")] = 1000
+    """Accounts below have no mail: they are those of services. Root never has any."""
+    max_uid: Annotated[int, Is("uid")] = 60_000
+    """Nor have accounts above: one of them is `nobody`."""
+    quota: Annotated[int, Is("quota")] = 0
+    """How much mail a user may have, in bytes; 0 or empty for any. Only in Maildirs."""
+    quota_messages: Annotated[int, Is("quota_messages")] = 0
+    """How many messages a user may have; 0 for any. Only in Maildirs."""
+
+
+Source = Annotated[Folders | System, Is("source")]
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What the rules of the site and of users may be and do, each program for itself."""
 
@@ -171,8 +195,8 @@ class Config:
     """Our name in replies and trace headers; empty is the machine's name."""
     user: Annotated[str, Is("user")] = ""
     """The user that delivers; needed when mdaflow starts as root."""
-    users: Annotated[tuple[Folders, ...], Is("some")] = (Folders("/var/mail/vhosts"),)
-    """Where users come from, asked in this order."""
+    users: Annotated[tuple[Source, ...], Is("users")] = (Folders("/var/mail/vhosts"),)
+    """Where users come from, asked in this order; or `system`: the accounts of this machine."""
     over_quota: Literal["defer", "reject"] = "defer"
     """What becomes of mail that has no room: it is put off, or refused for good."""
     quota_warning: Annotated[int, Is("percent")] = 90

@@ -60,7 +60,11 @@ def stages_for(site: Site, user: User, tell: Callable[[str], object] = log.warni
     What is wrong with a new version of the user's file is told.
     """
     path = os.path.join(user.home, site.config.rules.user)
-    own = site.rules.stage(path, tell, home=user.home)
+    own = None
+    if user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid):
+        log.warning("<%s>: the home belongs to somebody else, so no rules are run", user.address)
+    else:
+        own = site.rules.stage(path, tell, home=user.home)
     return [*site.before, *([own] if own is not None else []), *site.after]
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .config import Folders, System
+
 
 class Kind(NamedTuple):
     """What a value may be: `accept(value, folder)` returns it in its final form or raises
@@ -25,6 +27,19 @@ def checked(word: str, inner: Any) -> Any:
     if word == "some":
         # After the items: pydantic's own min_length counts only those that are right.
         return core_schema.no_info_after_validator_function(_some, inner)
+    if word == "users":
+        some = core_schema.no_info_after_validator_function(_some, inner)
+        word_alone = core_schema.no_info_after_validator_function(
+            lambda _: (System(),), core_schema.literal_schema(["system"])
+        )
+        choices: dict[str, Any] = {f"{TAG}list": some, f"{TAG}word": word_alone}
+        return core_schema.tagged_union_schema(
+            choices, lambda value: f"{TAG}word" if value == "system" else f"{TAG}list"
+        )
+    if word == "source":
+        return core_schema.tagged_union_schema(
+            dict(zip(SOURCES, inner["choices"], strict=True)), _tag_of_source
+        )
     kind = KINDS[word]
 
     def check(value: Any, info: Any) -> object:
@@ -39,6 +54,16 @@ def checked(word: str, inner: Any) -> Any:
     return core_schema.with_info_before_validator_function(
         check, inner, json_schema_input_schema=kind.schema
     )
+
+
+TAG = "="
+"""What is not written in the file: which of several forms pydantic took a value for."""
+SOURCES: dict[str, type] = {f"{TAG}folders": Folders, f"{TAG}system": System}
+
+
+def _tag_of_source(value: object) -> str:
+    is_system = isinstance(value, dict) and "system" in value and "folders" not in value
+    return f"{TAG}system" if is_system else f"{TAG}folders"
 
 
 NO_QUOTA = "left out where mail is in mbox files, which have no quota"
@@ -143,6 +168,16 @@ def _below(match: re.Match[str], _: str) -> str:
     return match[0]
 
 
+def _below_or_in_spool(match: re.Match[str], folder: str) -> str:
+    """As `_below`, but the last group, an absolute path, may be there instead."""
+    *below, spool = match.groups("")
+    if ".." in spool.split("/") or any(
+        path.startswith(("/", "~")) or ".." in path.split("/") for path in below
+    ):
+        raise ValueError
+    return match[0]
+
+
 def _zone(match: re.Match[str], _: str) -> str:
     if match[0]:
         import zoneinfo
@@ -198,6 +233,13 @@ KINDS: dict[str, Kind] = {
         rf"maildir:([^:]+)(?::LAYOUT=maildir\+\+)?{_MORE}|mbox:([^:]+)(?::INBOX=([^:]+))?{_MORE}",
         _below,
     ),
+    "mailbox_of_account": _text(
+        "maildir:PATH, mbox:PATH, mbox:PATH:INBOX=PATH or mbox:PATH:INBOX=/DIRECTORY/%u, each PATH "
+        "relative and without '..', and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE",
+        rf"maildir:([^:]+)(?::LAYOUT=maildir\+\+)?{_MORE}"
+        rf"|mbox:([^:]+)(?::INBOX=(?:([^:/][^:]*)|(/(?:[^:/%]+/)+[^:/%]*%u[^:/%]*)))?{_MORE}",
+        _below_or_in_spool,
+    ),
     "mode": _text("an octal mode from 0000 to 0777", r"0?[0-7]{3}"),
     "network": _text(
         "an address or a network, such as 192.0.2.0/24", r"[0-9A-Fa-f:.]+(?:/[0-9]+)?", _network
@@ -216,6 +258,7 @@ KINDS: dict[str, Kind] = {
     ),
     "size": _measure("a size up to 1024G, such as 512K or 50M", _SIZES, 1, 1 << 40, int),
     "threads": _whole(1, 256),
+    "uid": _whole(1, (1 << 32) - 2),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
     "workers": _whole(0, 1024),
     "zone": _text(

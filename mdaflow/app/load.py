@@ -25,6 +25,7 @@ from typing import Any
 from mdaflow.app.config import Config
 from mdaflow.errors import ConfigError
 
+from .kinds import SOURCES, TAG
 from .plain import (
     MAX_BYTES,
     MAX_PROBLEMS,
@@ -146,12 +147,18 @@ def _validated(plain: object, folder: str, source: Composer) -> Config:
         # As JSON, where strict still means that a list may become a tuple.
         return _adapter().validate_json(json.dumps(plain), context=folder)
     except ValidationError as error:
-        wrong = [one for one in error.errors() if one["loc"] not in source.refused]
-        for one in wrong[:MAX_PROBLEMS]:
-            path, unknown = one["loc"], one["type"] == "unexpected_keyword_argument"
+        wrong = [(_written(one["loc"]), one) for one in error.errors()]
+        wrong = [(path, one) for path, one in wrong if path not in source.refused]
+        for path, one in wrong[:MAX_PROBLEMS]:
+            unknown = one["type"] == "unexpected_keyword_argument"
             place = source.keys[path] if unknown else _nearest(source.values, path)
             source.problems.append(Problem(place, path, _message(one)))
     return Config()
+
+
+def _written(path: Path) -> Path:
+    """The path as it is in the file."""
+    return tuple(step for step in path if not str(step).startswith(TAG))
 
 
 def _nearest(places: dict[Path, Place], path: Path) -> Place:
@@ -192,6 +199,8 @@ def _names(path: Path) -> list[str]:
     for step in path:
         if isinstance(step, int):
             kind = typing.get_args(kind)[0]
+        elif step.startswith(TAG):
+            kind = SOURCES.get(step, kind)
         else:
             kind = typing.get_type_hints(kind)[step]
     return list(typing.get_type_hints(kind))

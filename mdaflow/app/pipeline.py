@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable
 
 from mdaflow.deliver import ledger, quota
-from mdaflow.deliver.execute import Done, execute
-from mdaflow.engine.plan import Action, Plan
+from mdaflow.deliver.execute import Done
 from mdaflow.engine.run import Stage
 from mdaflow.errors import (
     INTERNAL,
@@ -35,11 +34,11 @@ from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
-from .decide import SPARED, decide, find_user, stages_for
+from .carry import Carried, carry_out
+from .decide import find_user
 from .expand import deliver_to_all
 from .failure import failed
 from .log import about, bracketed, delivery
-from .notices import Notices
 from .receipts import confirm
 
 log = logging.getLogger("mdaflow")
@@ -65,36 +64,19 @@ def deliver_message(
     if _delivered_before(site, message, envelope):
         return _BEFORE.status
     ident = _ident()
-    decided: Plan | None = None
-    notice: Notices | None = None
     try:
         user = user or _accepted(site, envelope.recipient)
         if came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
-        notice = Notices(site, user)
-        with site.noted(message, envelope) as spare:
-            if spare:
-                decided = SPARED
-            else:
-                programs = stages_for(site, user, notice.tell) if programs is None else programs
-                decided = decide(site, programs, message, envelope, user=user, really=True)
-        done = execute(
-            decided,
-            message,
-            envelope,
-            site.mailbox(user),
-            means=site.means,
-            ident=ident,
-            user=user.address,
-            fence=fence,
-        )
+        if user.account is None or site.identities is None:
+            carried = carry_out(site, message, envelope, user, ident, fence, programs)
+        else:
+            carried = site.identities.carry_out(site, message, envelope, user, ident, fence)
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
-        done = failed(error, envelope.recipient)
-    _log(message, envelope, decided, done)
-    confirm(site, message, envelope, done, envelope.queue_id or ident)
-    if decided is not None and notice is not None and user is not None and done.status.ok:
-        _afterwards(site, message, user, decided, done, notice)
-    status = done.status
+        carried = Carried(failed(error, envelope.recipient))
+    _log(message, envelope, carried)
+    confirm(site, message, envelope, carried.done, envelope.queue_id or ident)
+    status = carried.done.status
     return Status(status.code, status.enhanced, f"{ident} {status.text}") if status.ok else status
 
 
@@ -102,25 +84,8 @@ def _delivered_before(site: Site, message: Message, envelope: Envelope) -> bool:
     """It is here already; then its line of the log is written."""
     found = ledger.all_done(site.means, message, envelope)
     if found:
-        _log(message, envelope, None, _BEFORE)
+        _log(message, envelope, Carried(_BEFORE))
     return found
-
-
-def _afterwards(
-    site: Site, message: Message, user: User, decided: Plan, done: Done, notice: Notices
-) -> None:
-    """What a delivered message leaves behind; nothing of it makes the message come again."""
-    if decided.asked_duplicate:
-        try:
-            site.answers.remember_seen(message, user)
-        except Exception as error:
-            log.warning("<%s>: a duplicate may not be known: %s", user.address, error)
-    for error_text in decided.errors:
-        notice.tell(f"{error_text}; kept in the inbox")
-    if done.told:
-        notice.tell(done.told)
-    if done.use is not None:
-        notice.warn_of_quota(done.use)
 
 
 def _whose(site: Site, envelope: Envelope) -> str:
@@ -141,8 +106,8 @@ def _ident() -> str:
     return f"{number & 0xFFFFFFFFFFF:011x}"
 
 
-def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done) -> None:
-    action = decided.deciding if decided is not None else Action("keep")
+def _log(message: Message, envelope: Envelope, carried: Carried) -> None:
+    done = carried.done
     message_id = message.header("Message-ID", raw=True)[:1]
     reason = ", ".join(done.places) or done.status.text
     if done.trouble not in ("", done.status.text):
@@ -153,8 +118,8 @@ def _log(message: Message, envelope: Envelope, decided: Plan | None, done: Done)
         | {
             "message-id": message_id[0][:200] if message_id else "",
             "size": message.size,
-            "rule": action.rule,
-            "where": action.span.short if action.span else "",
+            "rule": carried.rule,
+            "where": carried.where,
             "delay": round(max(0.0, time.time() - envelope.received), 3),
             "dsn": done.status.enhanced,
             "status": done.outcome,
@@ -183,12 +148,19 @@ class Courier:
         """May this recipient have mail? Never raises."""
         try:
             if self._site.aliases.expand(recipient) == (recipient,):
-                quota.check(self._site.mailbox(find_user(self._site, recipient)))
+                self._check_room(find_user(self._site, recipient))
         except MailError as error:
             level = logging.WARNING if error.status.temporary else logging.INFO
             log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), error)
             return error.status
         return RECIPIENT_OK
+
+    def _check_room(self, user: User) -> None:
+        """Raise when a quota leaves no room. Raises TempFail, PermFail."""
+        if user.account is None or self._site.identities is None:
+            quota.check(self._site.mailbox(user))
+        elif user.quota or user.quota_messages:
+            self._site.identities.check_room(self._site, user)
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
         """Deliver to one recipient, or to all that it is an alias for. Never raises."""
@@ -220,4 +192,4 @@ class Courier:
 
 
 def _tell(message: Message, envelope: Envelope, done: Done) -> None:
-    _log(message, envelope, None, done)
+    _log(message, envelope, Carried(done))

@@ -1,53 +1,103 @@
 """Giving up root for good (P22, P23, P24).
 
-A process that was started as root serves nobody before it has become the configured user, and
-has made sure that there is no way back. Otherwise nothing runs.
+A process that was started as root serves nobody before it has become the configured user, and one
+that delivers to an account of this machine nobody before it has become that account; and each has
+made sure that there is no way back. Otherwise nothing runs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 
 from mdaflow.errors import ConfigError
+from mdaflow.route.users import Account
+
+from .config import Config, System
+
+_PR_SET_DUMPABLE = 4  # prctl(2)
 
 
-def check(user: str) -> None:
-    """Raise ConfigError when `drop(user)` could not work."""
-    ours = os.geteuid()
+def check(config: Config) -> None:
+    """Raise ConfigError when a server could not give up root as the configuration wants it."""
+    user, ours = config.user, os.geteuid()
     if user:
-        uid = _entry(user).pw_uid
+        uid = _entry(user).uid
         if uid == 0:
             raise ConfigError((f"user: {user} is root: name the unprivileged user of the mail",))
         if ours not in (0, uid):
             raise ConfigError((f"user: cannot become {user}: start as root, or leave out user:",))
     elif ours == 0:
         raise ConfigError(("user: started as root: name the unprivileged user of the mail",))
+    if ours != 0 and has_accounts(config):
+        raise ConfigError(("users: system: start as root: mail is delivered as each user",))
 
 
-def drop(user: str) -> None:
-    """Become `user`, with its groups, if we are root. Raises when anything of root is left."""
-    check(user)
-    if os.geteuid() != 0:
-        return
-    entry = _entry(user)
-    uid, gid = entry.pw_uid, entry.pw_gid
-    os.initgroups(user, gid)
+def has_accounts(config: Config) -> bool:
+    """Have accounts of this machine mail here?"""
+    return any(isinstance(source, System) for source in config.users)
+
+
+def drop(config: Config) -> None:
+    """Become the configured user, if we are root. Raises when anything of root is left."""
+    check(config)
+    if os.geteuid() == 0:
+        become(_entry(config.user))
+
+
+def become(account: Account, group: int | None = None) -> None:
+    """Be this account and nobody else, for good: with its groups, or with one `group` alone.
+
+    Raises OSError when that does not work, or anything of what we were is left: then the process
+    has to end. Others of the account cannot look into it (ptrace(2)).
+    """
+    if account.uid == 0:
+        raise PermissionError("root is no identity for mail")
+    gid = account.gid if group is None else group
+    if group is None:
+        os.initgroups(account.name, gid)
+        groups = set(os.getgrouplist(account.name, gid))
+    else:
+        os.setgroups([])
+        groups = {group}
     os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    os.setresuid(account.uid, account.uid, account.uid)
+    _make_sure(account.uid, gid, groups)
+    _hide()
+
+
+def _hide() -> None:
+    """Let no other process of the account look into this one, as the kernel does by default."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise PermissionError(ctypes.get_errno(), "others could look into this process")
+
+
+def _make_sure(uid: int, gid: int, groups: set[int]) -> None:
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         raise PermissionError("the user or group did not change")
-    if not set(os.getgroups()) <= set(os.getgrouplist(user, gid)):
+    if not set(os.getgroups()) <= groups:
         raise PermissionError("foreign groups are left")
-    try:
-        os.setuid(0)
-    except PermissionError:
-        return
-    raise PermissionError("root can be had back")
+    if _capabilities():
+        raise PermissionError("capabilities are left")
+    for back in (os.setuid, os.setgid):
+        try:
+            back(0)
+        except PermissionError:
+            continue
+        raise PermissionError("root can be had back")
 
 
-def _entry(user: str) -> pwd.struct_passwd:
+def _capabilities() -> int:
+    """Those that we have or could have without another program (capabilities(7))."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        found = dict(line.split(":", 1) for line in status if line.startswith("Cap"))
+    return int(found["CapPrm"], 16) | int(found["CapEff"], 16) | int(found["CapAmb"], 16)
+
+
+def _entry(user: str) -> Account:
     try:
-        return pwd.getpwnam(user)
+        entry = pwd.getpwnam(user)
     except KeyError:
         raise ConfigError((f"user: there is no user {user}: create it",)) from None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)

@@ -102,7 +102,7 @@ def step_down(settings: Config) -> None:
         from mdaflow.app.rehearse import rehearse
 
         rehearse()
-        privileges.drop(settings.user)
+        privileges.drop(settings)
 
 
 def user_of(site: Site, address: str | None) -> User:

@@ -12,6 +12,7 @@ from mdaflow.app import log
 from .common import config_option
 
 if TYPE_CHECKING:
+    from mdaflow.app.identities import Identities
     from mdaflow.app.inflight import InFlight
 
 
@@ -31,8 +32,8 @@ def command(config: str | None) -> int:
     return serve(settings, _courier, lambda: _again(config))
 
 
-def _courier(config: Config, inflight: InFlight) -> Courier:
-    return Courier(open_site(config, inflight=inflight))
+def _courier(config: Config, inflight: InFlight, identities: Identities | None) -> Courier:
+    return Courier(open_site(config, inflight=inflight, identities=identities))
 
 
 def _again(config: str | None) -> Config:

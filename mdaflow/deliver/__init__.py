@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from mdaflow.deliver import maildir, mbox
-from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared
+from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared, in_spool
 
 
 def _maildir(
@@ -55,4 +55,7 @@ def prepare(
     one, one of both for a quota, ValueError for a flag that is none. Then nothing is left behind,
     but perhaps the name of a keyword.
     """
+    mailbox, folder = in_spool(mailbox, folder) or (mailbox, folder)
+    if mailbox.spooler is not None and mailbox.owned:
+        return mailbox.spooler(mailbox, chunks, flags, sender, received)
     return FORMATS[mailbox.format](mailbox, folder, chunks, flags, sender, received, expire)

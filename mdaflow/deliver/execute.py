@@ -33,7 +33,7 @@ from mdaflow.mail.trace import stored, trace_fields
 
 from . import ledger, prepare
 from .job import Job, Means
-from .mailbox import BAD_FOLDER, Mailbox, Prepared, elsewhere, locate
+from .mailbox import BAD_FOLDER, Mailbox, Prepared, elsewhere, in_spool, locate
 
 if TYPE_CHECKING:
     from mdaflow.mail.receipt import Relay
@@ -55,6 +55,8 @@ DELIVERERS = {
 }
 """Actions that make no copy in a mailbox -> the module that carries them out, in the order in
 which they are committed behind the copies."""
+STEWARDED = frozenset({"quarantine", "forward", "reply", "notify", "remember", "learn"})
+"""Actions that take what only the site has: its folders, its secret, its store."""
 _ORDER = tuple(DELIVERERS)
 _INBOX = "inbox"  # the copy that was not planned, in the ledger
 _KEEP = Action("keep", owner="site")
@@ -171,7 +173,8 @@ class _Delivery:
     def _copy(self, key: str, action: Action) -> _Copy:
         mailbox, folder = self.job.mailbox, action.folder
         try:
-            mailbox, folder = elsewhere(folder) or (mailbox, folder)
+            found = elsewhere(folder) or in_spool(mailbox, folder)
+            mailbox, folder = found or (mailbox, folder)
             path = locate(mailbox, folder)
         except PermFail as error:
             # It can never be a folder. What a rule says literally was checked when it was
@@ -196,11 +199,18 @@ class _Delivery:
         if reason := _hopeless(action):
             self._keep_instead(action, reason)
             return
-        module = import_module(f".{DELIVERERS[action.verb]}", __package__)
         try:
-            self.steps.append(_Step((key,), action, module.prepare(self.job, action)))
+            self.steps.append(_Step((key,), action, self._prepared(action)))
         except PermFail as error:
             self._refused(action, error)
+
+    def _prepared(self, action: Action) -> Prepared:
+        steward = self.job.means.steward
+        if steward is not None and action.verb in STEWARDED:
+            return steward.prepare(self.job, action)
+        module = import_module(f".{DELIVERERS[action.verb]}", __package__)
+        prepared: Prepared = module.prepare(self.job, action)
+        return prepared
 
     def _refused(self, action: Action, error: PermFail) -> None:
         """Pass on what was refused, if that is all there is to do (P40)."""
@@ -256,10 +266,17 @@ class _Delivery:
         flags = frozenset(flag for copy in copies for flag in copy.action.flags)
         said = [copy.action.option("expire") for copy in copies]
         expire = next((e for e in reversed(said) if isinstance(e, float)), None)
+        keys, steward = tuple(copy.key for copy in copies), self.job.means.steward
+        of_site = next((copy.action for copy in copies if _is_of_site(copy.action)), None)
+        if steward is not None and of_site is not None:
+            options = () if expire is None else (("expire", expire),)
+            asked = replace(of_site, flags=flags, options=options, message=action.message)
+            return _Step(keys, action, steward.prepare(self.job, asked))
         chunks = self._stored(action.message or self.job.message)
         sender, received = self.job.envelope.sender, self.job.envelope.received
-        prepared = prepare(mailbox, folder, chunks, flags, sender, received, expire)
-        return _Step(tuple(copy.key for copy in copies), action, prepared)
+        return _Step(
+            keys, action, prepare(mailbox, folder, chunks, flags, sender, received, expire)
+        )
 
     def _stored(self, message: Message) -> list[bytes | memoryview]:
         """The chunks of a message as it is stored, made once for all copies."""
@@ -306,6 +323,11 @@ class _Delivery:
 def _is_done_here(action: Action) -> bool:
     """There is something to do; for `discard` and `reject` there is not."""
     return action.stores or action.verb in DELIVERERS
+
+
+def _is_of_site(action: Action) -> bool:
+    """A copy in a mailbox that the rules of the site name by its path."""
+    return action.owner == "site" and elsewhere(action.folder) is not None
 
 
 def _hopeless(action: Action) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mdaflow.engine.plan import Action
 from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 
-from .mailbox import Mailbox
+from .mailbox import Mailbox, Prepared
 
 
 class Memory(Protocol):
@@ -23,6 +24,13 @@ class Memory(Protocol):
 
     def add(self, key: str, value: str, seconds: float | None = None) -> bool:
         """Keep a value if there is none; whether it was kept. Of many at once, one does."""
+
+
+class Steward(Protocol):
+    """Has the rights of the site, which the process that delivers as a user has not."""
+
+    def prepare(self, job: Job, action: Action) -> Prepared:
+        """As the deliverer of the action, at the steward's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,8 @@ class Means:
     memory: Memory | None = None
     delimiters: str = "+"
     """Characters that divide user and detail of a local part."""
+    steward: Steward | None = None
+    """Who does what takes the rights of the site; None: we have them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ On disk they use modified UTF-7 (RFC 3501 section 5.1.3), or with `UTF-8` that, 
 `INBOX`, in any case, or the empty name is the inbox.
 
 What an administrator names by an absolute path, `mbox:/path/file` or `maildir:/path`, is a mailbox
-of its own: `elsewhere`. Its parents are trusted, and followed; the last component is no link.
+of its own: `elsewhere`. Its parents are trusted, and followed; the last component is no link. So is
+an inbox in the spool of the system, `mbox:mail:INBOX=/var/mail/bob`: `in_spool`. As everybody may
+have put a file there, it has to be owned by whom we are.
 
 Known limits: a `.` inside a component cannot exist in Maildir++ and is stored as `-`. An mbox
 that is a file has no folders below it.
@@ -23,7 +25,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -83,6 +85,11 @@ class Quota(NamedTuple):
         return self.bytes, self.messages
 
 
+Spooler = Callable[["Mailbox", Chunks, Collection[str], str, float], Prepared]
+"""Prepares a message in the inbox of a mailbox in the spool: flags, sender and arrival are those of
+`mdaflow.deliver.prepare`, and so is what it raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """The mailbox of one user. Paths are relative to `home`, which has to exist."""
@@ -93,7 +100,7 @@ class Mailbox:
     path: str
     """The Maildir, or the directory of the mbox files."""
     inbox: str = ""
-    """mbox: the file that is the inbox; empty for `inbox` in `path`."""
+    """mbox: the file that is the inbox, perhaps an absolute path; empty for `inbox` in `path`."""
     name: str = "INBOX"
     """What the inbox is called in the log and the reply."""
     layout: str = ""
@@ -103,6 +110,10 @@ class Mailbox:
     subscribe: bool = False
     """New folders are added to Dovecot's list of subscriptions."""
     quota: Quota | None = None
+    owned: bool = False
+    """mbox: a file has to be owned by whom we are."""
+    spooler: Spooler | None = None
+    """Who writes to the inbox in the spool of the system, where we may not; None: we do."""
 
 
 @lru_cache(1024)
@@ -122,7 +133,7 @@ def parse_mailbox(spec: str, home: str, quota: Quota | None = None) -> Mailbox:
     for option in options:
         key, _, inbox = option.partition("=")
         if (kind, key) == ("mbox", "INBOX"):
-            said["inbox"] = "/".join(_parts(inbox))
+            said["inbox"] = _spool_path(inbox) or "/".join(_parts(inbox))
             if not said["inbox"]:
                 raise ValueError(f"{inbox!r} is not a file")
         elif kind in _OPTIONS.get(option, ((), {}))[0]:
@@ -160,6 +171,26 @@ def elsewhere(folder: str) -> tuple[Mailbox, str] | None:
         _refuse(folder)
     path, inbox = (".", name) if kind == "mbox" else (name, "")
     return Mailbox(kind, "/" + "/".join(above), path, inbox, name), ""
+
+
+def in_spool(mailbox: Mailbox, folder: str) -> tuple[Mailbox, str] | None:
+    """The mailbox that the inbox is in the spool of the system, and the folder in it; None for any
+    other folder. Raises PermFail for a bad name."""
+    if not mailbox.inbox.startswith("/") or components(folder):
+        return None
+    home, _, name = mailbox.inbox.rpartition("/")
+    spooler = mailbox.spooler
+    return Mailbox("mbox", home, ".", name, owned=True, spooler=spooler), ""
+
+
+def _spool_path(inbox: str) -> str:
+    """An inbox at an absolute path; empty for one below the home directory."""
+    parts = [part for part in inbox.split("/") if part not in ("", ".")]
+    if not inbox.startswith("/"):
+        return ""
+    if len(parts) < 2 or ".." in parts or _UNSAFE.search(inbox) or not _fits(parts[-1]):
+        raise ValueError(f"{inbox!r} is not a file in the spool of the system")
+    return "/" + "/".join(parts)
 
 
 def _fits(name: str) -> bool:

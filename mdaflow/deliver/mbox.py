@@ -82,7 +82,8 @@ def prepare(
         warn_of_no_expiry("mbox")
     with temporary_failures(folder):
         directory = open_directory(mailbox.home, path)
-        delivery = Delivery(describe(mailbox, folder), directory, name)
+        owner = os.geteuid() if mailbox.owned else None
+        delivery = Delivery(describe(mailbox, folder), directory, name, owner)
         try:
             delivery.lock(lock_wait)
             believed = delivery.list_keywords(words)
@@ -100,12 +101,14 @@ def prepare(
 class Delivery:
     """One message at the end of a locked file."""
 
-    def __init__(self, where: str, directory: int, name: str) -> None:
+    def __init__(self, where: str, directory: int, name: str, owner: int | None = None) -> None:
         self.where = where
         self.announce: Callable[[], None] = lambda: None
         """Called when the file is a new one."""
         self._directory = directory
         self._name = name
+        self._owner = owner
+        """Whose the file has to be; None for anybody's."""
         self._fd = -1
         self._dotlock = 0  # its inode, while it is ours
         self._created = False
@@ -234,6 +237,8 @@ class Delivery:
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode) or found.st_mode & _EXECUTABLE or found.st_nlink > 1:
             raise TempFail(INTERNAL, f"{self._name} is not a plain file with one link")
+        if self._owner not in (None, found.st_uid):
+            raise TempFail(INTERNAL, f"{self._name} is the file of uid {found.st_uid}")
         return True
 
     def _is_named(self) -> bool:

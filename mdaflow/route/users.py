@@ -1,7 +1,8 @@
 """Who has a mailbox here: users as the folders of a tree, `ROOT/DOMAIN/USER`.
 
 An address comes from outside: only what is a plain name becomes a part of a path (T2). The
-local part is looked up as it is written, then in lower case, then without its detail.
+local part is looked up as it is written, then in lower case, then without its detail. Users who
+have accounts on this machine are in accounts.py.
 """
 
 from __future__ import annotations
@@ -12,12 +13,22 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from mdaflow.errors import INTERNAL, TempFail, from_oserror
 from mdaflow.mail.address import split_local
 
 _LOCAL = re.compile(r"(?!\.)[\w.+=&'!#$%*^~-]{1,128}")
 _DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*")
+
+
+class Account(NamedTuple):
+    """An entry of passwd(5): an identity that a process can have."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,21 @@ class User:
     """Bytes of mail that a Maildir may hold; 0 for any."""
     quota_messages: int = 0
     """Messages that it may hold; 0 for any."""
+    account: Account | None = None
+    """As whom everything of this user is read, run and written; None: as the server."""
+    source: int = 0
+    """Which source of the configuration knows the account."""
+
+
+class Users(Protocol):
+    """A source of users."""
+
+    def find(self, address: str) -> User | None:
+        """The user that an address belongs to; None when there is none here. Raises TempFail when
+        that cannot be told."""
+
+    def all(self) -> Iterator[User]:
+        """All users that can be listed, in no order. Raises TempFail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +81,7 @@ class FolderUsers:
         domain = domain.lower()
         if not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain):
             return None
-        for name in dict.fromkeys(self._names(local)):
+        for name in dict.fromkeys(spellings(local, self.delimiters)):
             home = os.path.join(self.root, domain, name)
             if _is_folder(home):
                 return self._user(name, domain, home)
@@ -77,17 +103,19 @@ class FolderUsers:
         address = f"{name}@{domain}"
         return User(address, home, self.mailbox, self.quota, self.quota_messages)
 
-    def _names(self, local: str) -> Iterator[str]:
-        user, _ = split_local(local, self.delimiters)
-        yield from (local, local.lower(), user, user.lower())
+
+def spellings(local: str, delimiters: str) -> tuple[str, ...]:
+    """What a local part may be called: as it is written, in lower case, then without detail."""
+    user, _ = split_local(local, delimiters)
+    return local, local.lower(), user, user.lower()
 
 
-def find(sources: Sequence[FolderUsers], address: str) -> User | None:
+def find(sources: Sequence[Users], address: str) -> User | None:
     """The user in the first source that knows the address."""
     return next(filter(None, _ask_all(sources, address)), None)
 
 
-def _ask_all(sources: Iterable[FolderUsers], address: str) -> Iterator[User | None]:
+def _ask_all(sources: Iterable[Users], address: str) -> Iterator[User | None]:
     for source in sources:
         yield source.find(address)
 

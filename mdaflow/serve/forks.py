@@ -13,6 +13,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -20,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..app import privileges
 from ..app.config import Config
@@ -28,6 +29,10 @@ from ..app.inflight import InFlight, Strikes
 from ..errors import ConfigError
 from . import slots, sockets, worker
 from .courier import Courier
+
+if TYPE_CHECKING:  # only for accounts of this machine
+    from ..app.identities import Identities
+    from .broker import Broker
 
 log = logging.getLogger("mdaflow")
 
@@ -38,7 +43,7 @@ START = 30.0
 GLANCE = 0.1
 """Seconds between two glances at whether we shall stop, while they do."""
 
-MakeCourier = Callable[[Config, InFlight], Courier]
+MakeCourier = Callable[[Config, InFlight, "Identities | None"], Courier]
 
 
 class StartFailed(Exception):
@@ -55,6 +60,14 @@ class Setup(NamedTuple):
     config: Config
     listeners: sockets.Listeners
     tls: ssl.SSLContext | None
+    broker: Broker | None = None
+    """Makes processes that are users; None when no account of this machine has mail here."""
+
+    @property
+    def sockets(self) -> set[socket.socket]:
+        """All that a worker has no use for when it is made from something else."""
+        found = {listener.socket for listener in sockets.flat(self.listeners)}
+        return found | (self.broker.sockets if self.broker is not None else set())
 
     @property
     def wanted(self) -> int:
@@ -88,7 +101,7 @@ class Forks:
         """Raises OSError."""
         self.strikes = Strikes()
         self._make_courier = make_courier
-        self._mask = mask
+        self.mask = mask
         self._slots = slots.open_file()
         self._life, self._our_life = os.pipe()
 
@@ -102,7 +115,7 @@ class Forks:
         setup: Setup,
         count: int,
         others: Collection[Worker],
-        unwanted: Collection[sockets.Listener] = (),
+        unwanted: Collection[socket.socket] = (),
     ) -> dict[int, Worker]:
         """Workers that serve, all or none, by process id, beside `others`. They do not keep what
         is `unwanted`. Raises StartFailed, OSError."""
@@ -127,7 +140,7 @@ class Forks:
         return workers
 
     def _fork(
-        self, setup: Setup, made: Worker, unwanted: Collection[sockets.Listener]
+        self, setup: Setup, made: Worker, unwanted: Collection[socket.socket]
     ) -> tuple[int, int]:
         """The process id, and a descriptor that gets a byte when the worker serves."""
         reading, writing = os.pipe()
@@ -139,8 +152,8 @@ class Forks:
             raise
         if pid == 0:
             try:
-                for listener in unwanted:
-                    listener.socket.close()  # the file is the master's
+                for sock in unwanted:
+                    sock.close()  # the file is the master's
                 os._exit(self._live(setup, made, writing))
             finally:
                 os._exit(EX_SOFTWARE)
@@ -152,13 +165,13 @@ class Forks:
         try:
             os.close(self._our_life)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
             if made.core is not None:
                 with suppress(OSError):  # it is only faster; systemd's filters may refuse
                     os.sched_setaffinity(0, {made.core})
-            privileges.drop(setup.config.user)
+            privileges.drop(setup.config)
             os.umask(0o077)
-            courier = self._make_courier(setup.config, made.inflight)
+            courier = self._make_courier(setup.config, made.inflight, _identities(setup))
             listening = [listener.socket for listener in sockets.flat(setup.listeners)]
             tell, beat = partial(_tell, ready), made.inflight.beat
             ties = worker.Ties(self._life, tell, beat, self._slots, setup.tls)
@@ -174,6 +187,14 @@ class Forks:
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
+
+
+def _identities(setup: Setup) -> Identities | None:
+    if setup.broker is None:
+        return None
+    from ..app.identities import Identities
+
+    return Identities(setup.broker.requests)
 
 
 def memory(pid: int) -> int:

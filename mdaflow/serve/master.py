@@ -20,6 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..app import privileges
 from ..app.config import Config
@@ -35,6 +36,8 @@ PAUSE = 1.0
 """A worker that lived shorter than this died young; the next one waits as long."""
 HANG = 120.0
 """Seconds without a beat of its event loop, after which a worker is killed."""
+BROKERS = 5.0
+"""Seconds that a broker may take to end when nobody is left to ask it."""
 LOOKS = 8
 """So often in this time the master looks."""
 
@@ -48,7 +51,7 @@ def serve(config: Config, make_courier: MakeCourier, reload: Callable[[], Config
     descriptors.raise_limit()
     forks = Forks(make_courier, mask)
     try:
-        return _Master(_set_up(config, sockets.from_systemd()), forks, reload).run()
+        return _Master(_set_up(config, sockets.from_systemd(), forks), forks, reload).run()
     except ConfigError as error:
         report(error)
         return EX_CONFIG
@@ -67,12 +70,15 @@ class _Master:
         self._workers: dict[int, Worker] = {}
         """By process id; those that drain are no more here."""
         self._leaving: dict[int, Worker] = {}
+        self._brokers: set[int] = set()
+        """Those that end when the last of their workers has, by process id."""
         self._next_look = 0.0
         self._not_before = 0.0
         self._stopping = False
 
     def run(self) -> int:
         try:
+            self._start_broker(self._setup)
             self._workers = self._forks.start(self._setup, self._setup.wanted, ())
         except StartFailed as error:
             return error.code
@@ -85,6 +91,7 @@ class _Master:
             return 0
         finally:
             sockets.close_all(self._setup.listeners, but={})
+            self._end_brokers()
 
     def _watch(self) -> None:
         acts: dict[int, Callable[[], None]] = {
@@ -142,23 +149,36 @@ class _Master:
 
     def _take(self, config: Config) -> None:
         had = self._setup.listeners
-        setup = _set_up(config, had)
-        unwanted = sockets.flat(had) - sockets.flat(setup.listeners)
+        setup = _set_up(config, had, self._forks)
+        unwanted = self._setup.sockets - setup.sockets
         try:
+            self._start_broker(setup)
             workers = self._forks.start(setup, setup.wanted, self._workers.values(), unwanted)
         except BaseException:
             sockets.close_all(setup.listeners, but=had)
+            self._leave_broker(setup)
             raise
         old, self._workers = self._workers, workers
         sockets.close_all(had, but=setup.listeners)
+        self._leave_broker(self._setup)
         self._setup = setup
         self._drain(old)
 
     def _reap(self) -> None:
+        for pid in tuple(self._brokers):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._brokers.remove(pid)
+        broker = self._setup.broker
+        if broker is not None and broker.pid:
+            ended, status = os.waitpid(broker.pid, os.WNOHANG)
+            if ended:
+                log.error("the broker ended with %d, it is replaced", _code(status))
+                broker.pid = 0
+                self._not_before = _again_at(broker.born)
         for pid in (*self._workers, *self._leaving):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._mourn(pid, os.waitstatus_to_exitcode(status))
+                self._mourn(pid, _code(status))
 
     def _mourn(self, pid: int, code: int) -> None:
         serving = pid in self._workers
@@ -169,8 +189,7 @@ class _Master:
             log.error("worker %d was at the rules of %d messages when it died", pid, len(marks))
         if serving:
             log.error("worker %d ended with %d, it is replaced", pid, code)
-            now = time.monotonic()
-            self._not_before = now + PAUSE if now - dead.born < PAUSE else now
+            self._not_before = _again_at(dead.born)
 
     # --- workers ---------------------------------------------------------------------------
 
@@ -224,23 +243,73 @@ class _Master:
 
     @property
     def _missing(self) -> bool:
-        return not self._stopping and len(self._workers) < self._setup.wanted
+        lacking = self._without_broker or len(self._workers) < self._setup.wanted
+        return not self._stopping and lacking
+
+    @property
+    def _without_broker(self) -> bool:
+        return self._setup.broker is not None and not self._setup.broker.pid
 
     def _refill(self) -> None:
         # One by one: those that serve already do not go when the next one fails.
         try:
             while self._missing and time.monotonic() >= self._not_before:
+                if self._without_broker:
+                    self._start_broker(self._setup)
+                    continue
                 self._workers |= self._forks.start(self._setup, 1, self._workers.values())
         except (StartFailed, OSError) as error:
-            log.error("no new worker: %s", error)
+            log.error("no new process: %s", error)
             self._not_before = time.monotonic() + PAUSE
 
+    # --- the broker ------------------------------------------------------------------------
 
-def _set_up(config: Config, had: sockets.Listeners) -> Setup:
+    def _start_broker(self, setup: Setup) -> None:
+        """Raises OSError."""
+        if setup.broker is not None:
+            setup.broker.start()
+
+    def _leave_broker(self, setup: Setup) -> None:
+        """It ends when the last of its workers has."""
+        if setup.broker is not None:
+            setup.broker.leave()
+            self._brokers |= {setup.broker.pid} - {0}
+
+    def _end_brokers(self) -> None:
+        """Wait for those that are left: no worker is."""
+        self._leave_broker(self._setup)
+        until = time.monotonic() + BROKERS
+        while self._brokers and time.monotonic() < until:
+            for pid in tuple(self._brokers):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._brokers.remove(pid)
+            time.sleep(0.01)
+        for pid in self._brokers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def _code(status: int) -> int:
+    return os.waitstatus_to_exitcode(status)
+
+
+def _again_at(born: float) -> float:
+    """When the successor of a process may be made: not at once if that died young."""
+    now = time.monotonic()
+    return now + PAUSE if now - born < PAUSE else now
+
+
+def _set_up(config: Config, had: sockets.Listeners, forks: Forks) -> Setup:
     """All that workers need besides their own rights. Raises ConfigError, OSError."""
     config = descriptors.fitted(config)
-    privileges.check(config.user)
+    privileges.check(config)
     sockets.uids(config.lmtp)
     context = tls.context(config.lmtp)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
-    return Setup(config, passed or sockets.open_all(config.lmtp, had), context)
+    setup = Setup(config, passed or sockets.open_all(config.lmtp, had), context)
+    if not privileges.has_accounts(config):
+        return setup
+    from .broker import Broker
+
+    return setup._replace(broker=Broker(config, setup.wanted, forks.mask))

@@ -92,7 +92,9 @@ class Arrival:
         """All of the message. Raises OSError."""
         if self._file < 0:
             return self._memory.getvalue()  # the buffer itself, not a copy
-        return mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)  # a descriptor of its own
+        mapped = Spooled(self._file, self._size, prot=mmap.PROT_READ)  # a descriptor of its own
+        mapped.keep(self._file)
+        return mapped
 
     def close(self) -> None:
         """Forget what is here; a mapping lives on."""
@@ -125,6 +127,24 @@ class Arrival:
             self._memory.write(block)
         else:
             _write(self._file, block)
+
+
+class Spooled(mmap.mmap):
+    """A message in its file, and a descriptor by which another process can read it and no more."""
+
+    _file = -1
+
+    def keep(self, file: int) -> None:
+        """Have a descriptor of the file. Raises OSError."""
+        self._file = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """The descriptor; it is open for as long as this lives."""
+        return self._file
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
 
 
 def _unnamed(folder: str) -> int:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from here import ANN, BOB, RAW, Here
 
-from mdaflow.app import inflight, pipeline
+from mdaflow.app import carry, inflight, pipeline
 from mdaflow.app.build import Site
 from mdaflow.app.decide import decide
 from mdaflow.app.inflight import InFlight, Strikes, known_by
@@ -294,7 +294,7 @@ def test_noted_while_rules_run(here: Here, monkeypatch: pytest.MonkeyPatch) -> N
             raise ZeroDivisionError
         return decide(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "decide", look)
+    monkeypatch.setattr(carry, "decide", look)
     assert [send(site).code for _ in range(3)] == [250, 451, 250]
     assert seen == [{mark(MAIL)}] * 3
     assert not table.marks

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mdaflow.app import pipeline
+from mdaflow.app import carry, pipeline
 from mdaflow.app.build import Site, open_site
 from mdaflow.app.config import Config, Folders, Log, Rules
 from mdaflow.app.log import set_up
@@ -186,7 +186,7 @@ def test_bug_is_temporary(site: MakeSite, tmp_path: Path, monkeypatch: pytest.Mo
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(pipeline, "decide", broken)
+    monkeypatch.setattr(carry, "decide", broken)
     assert send(site()) == Status(451, "4.3.0", "Internal error, try again later")
     assert "ZeroDivisionError: secret" in (tmp_path / "log").read_text()
     assert log_lines(tmp_path)[-1].endswith(
@@ -295,7 +295,7 @@ def test_comes_again(site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = Again(site(), tmp_path)
     assert again.deliver().ok
     again.unconfirmed()
-    monkeypatch.setattr(pipeline, "decide", None)  # no rules run
+    monkeypatch.setattr(carry, "decide", None)  # no rules run
     assert again.deliver() == Status(250, "2.0.0", "was delivered before")
     assert stored(tmp_path) == ["Maildir/new"]
     line = log_lines(tmp_path)[-1]

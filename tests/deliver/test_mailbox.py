@@ -63,7 +63,9 @@ def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None
         ("maildir:Maildir:", "unknown option ''"),
         ("mbox:mail:INBOX", "'' is not a path below"),
         ("mbox:mail:INBOX=.", "'.' is not a file"),
-        ("mbox:mail:INBOX=/var/mail/bob", "'/var/mail/bob' is not a path below"),
+        ("mbox:mail:INBOX=/bob", "'/bob' is not a file in the spool"),
+        ("mbox:mail:INBOX=/var/../bob", "'/var/../bob' is not a file in the spool"),
+        ("mbox:mail:INBOX=/var/mail/bob.lock", "is not a file in the spool"),
         ("mbox:mail:INBOX=../x", "'../x' is not a path below"),
     ],
 )

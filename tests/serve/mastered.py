@@ -101,7 +101,7 @@ def script(folder: Path) -> int:
         limits |= settings["lmtp"]
         return Config(hostname=settings["hostname"], user=settings["user"], lmtp=Lmtp(**limits))
 
-    def make_courier(config: Config, inflight: InFlight) -> SpoolCourier:
+    def make_courier(config: Config, inflight: InFlight, _: object) -> SpoolCourier:
         trouble = json.loads((folder / "settings").read_text())["trouble"]
         if trouble == "courier":
             raise ConfigError(("state: cannot be used",))

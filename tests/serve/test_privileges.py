@@ -10,12 +10,15 @@ import sys
 import pytest
 
 from mdaflow.app import privileges
+from mdaflow.app.config import Config, System
 from mdaflow.errors import ConfigError
+from mdaflow.route.users import Account
 
 DROP = """
 import os
 from mdaflow.app import privileges
-privileges.drop("nobody")
+from mdaflow.app.config import Config
+privileges.drop(Config(user="nobody"))
 print(os.getresuid(), os.getresgid(), sorted(os.getgroups()))
 for name in ("setuid", "setgid", "seteuid"):
     try:
@@ -42,6 +45,7 @@ def test_drop() -> None:
     ]
 
 
+NOBODY = Config(user="nobody")
 STEPS = ("initgroups", "setresgid", "setresuid")
 
 
@@ -52,7 +56,7 @@ def test_drop_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in STEPS:
         monkeypatch.setattr(os, name, lambda *_: None)
     with pytest.raises(PermissionError, match="did not change"):
-        privileges.drop("nobody")
+        privileges.drop(NOBODY)
 
 
 def dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +68,10 @@ def dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getresuid", lambda: (entry.pw_uid,) * 3)
     monkeypatch.setattr(os, "getresgid", lambda: (entry.pw_gid,) * 3)
     monkeypatch.setattr(os, "getgroups", lambda: [entry.pw_gid])
-    monkeypatch.setattr(os, "setuid", refuse)
+    for name in ("setuid", "setgid"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(privileges, "_capabilities", lambda: 0)
+    monkeypatch.setattr(privileges, "_hide", lambda: None)
 
 
 def refuse(*_: int) -> None:
@@ -74,10 +81,10 @@ def refuse(*_: int) -> None:
 def test_foreign_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """A group of root that stays ends the process."""
     dropped(monkeypatch)
-    privileges.drop("nobody")
+    privileges.drop(NOBODY)
     monkeypatch.setattr(os, "getgroups", lambda: [0])
     with pytest.raises(PermissionError, match="foreign groups"):
-        privileges.drop("nobody")
+        privileges.drop(NOBODY)
 
 
 def test_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +92,7 @@ def test_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     dropped(monkeypatch)
     monkeypatch.setattr(os, "setuid", lambda _: None)
     with pytest.raises(PermissionError, match="root can be had back"):
-        privileges.drop("nobody")
+        privileges.drop(NOBODY)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -94,7 +101,7 @@ def test_step_fails(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     dropped(monkeypatch)
     monkeypatch.setattr(os, step, refuse)
     with pytest.raises(PermissionError):
-        privileges.drop("nobody")
+        privileges.drop(NOBODY)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +117,33 @@ def test_check(monkeypatch: pytest.MonkeyPatch, uid: int, user: str, told: str) 
     """A user that cannot or must not be become is a problem of the configuration."""
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     with pytest.raises(ConfigError) as raised:
-        privileges.check(user)
+        privileges.check(Config(user=user))
     assert raised.value.problems == (told,)
+
+
+def test_capabilities_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capability that stays ends the process."""
+    dropped(monkeypatch)
+    monkeypatch.setattr(privileges, "_capabilities", lambda: 1)
+    with pytest.raises(PermissionError, match="capabilities are left"):
+        privileges.drop(NOBODY)
+
+
+def test_accounts_take_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot become other users does not serve accounts."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(ConfigError, match="users: system: start as root"):
+        privileges.check(Config(users=(System(),)))
+
+
+def test_root_is_no_identity() -> None:
+    """Nobody becomes root to deliver mail."""
+    with pytest.raises(PermissionError, match="root is no identity"):
+        privileges.become(Account("toor", 0, 1000, "/"))
 
 
 def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is not root stays who he is, with or without his name in the configuration."""
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
-    privileges.drop("")
-    privileges.drop("nobody")
+    privileges.drop(Config())
+    privileges.drop(NOBODY)

@@ -1,0 +1,173 @@
+"""The processes that deliver as the accounts of this machine, as a worker knows them.
+
+There is one for each delivery that runs, and some of those that have ended are kept for a moment:
+much mail comes for one user at a time. A new one is made by the broker (serve/broker.py), which is
+sent one end of a conversation and the login that shall be at it. What is said is in steward.py.
+
+A message that kills the process twice before anything was delivered goes to the inbox without
+rules, as one that kills workers does. A process that is silent until the deadline is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from mdaflow.errors import INTERNAL, TOO_SLOW, TempFail
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.users import User
+
+from .build import Site
+from .carry import Carried
+from .frames import MAX_RAW, Frames, result, sealed_file
+from .identity import words_of
+from .inflight import TWO
+from .steward import Steward
+
+log = logging.getLogger("mdaflow")
+
+WARM = 16
+"""Processes of a worker that wait for more to do."""
+START = 20.0
+"""Seconds in which a process has to be ready: the name service may be slow."""
+PATIENCE = 60.0
+"""Seconds in which the other side has to take what we say."""
+
+Key = tuple[str, int]
+
+
+class _Process:
+    """One process that is an account."""
+
+    def __init__(self, key: Key, frames: Frames, pid: int) -> None:
+        self.key = key
+        self.frames = frames
+        self.pid = pid
+
+
+class Identities:
+    """The processes of one worker. `requests` leads to the broker."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        requests.settimeout(START)
+        self._requests = requests
+        self._warm: OrderedDict[int, _Process] = OrderedDict()
+        """By pid; who was used last is last."""
+        self._lock = threading.Lock()
+
+    def carry_out(
+        self,
+        site: Site,
+        message: Message,
+        envelope: Envelope,
+        user: User,
+        ident: str,
+        fence: Callable[[], bool],
+    ) -> Carried:
+        """As `carry.carry_out`, by a process that is the user. Raises MailError."""
+        deaths = 0
+        while True:
+            process, fresh = self._process(user, fresh=deaths > 0)
+            steward = Steward(site, process.frames, message, envelope, user, fence)
+            try:
+                process.frames.socket.settimeout(PATIENCE)
+                words = words_of(envelope), user.address, ident, deaths >= TWO
+                with _sendable(message) as (raw, files):
+                    process.frames.send(["deliver", *words], raw, files)
+                carried = steward.attend()
+            except TimeoutError as error:
+                self._kill(process)
+                raise TempFail(TOO_SLOW, f"the process of {user.address} hangs") from error
+            except OSError as error:
+                self._kill(process)
+                if steward.passed or deaths >= TWO:
+                    why = f"the process of {user.address} has ended: {error}"
+                    raise TempFail(INTERNAL, why) from error
+                deaths += fresh
+            else:
+                self._keep(process)
+                return carried
+
+    def check_room(self, site: Site, user: User) -> None:
+        """Raise TempFail or PermFail when a quota of the user leaves no room."""
+        process, _ = self._process(user)
+        try:
+            process.frames.socket.settimeout(PATIENCE)
+            process.frames.send(["room"])
+            answer = process.frames.receive(PATIENCE)
+        except OSError as error:
+            self._kill(process)
+            raise TempFail(INTERNAL, f"the process of {user.address}: {error}") from error
+        self._keep(process)
+        result(answer.value)
+
+    # --- processes -------------------------------------------------------------------------
+
+    def _process(self, user: User, *, fresh: bool = False) -> tuple[_Process, bool]:
+        """A process that is this user, for us alone; and whether it is a new one."""
+        assert user.account is not None
+        key = user.account.name, user.source
+        while not fresh:
+            with self._lock:
+                found = next((p for p in reversed(self._warm.values()) if p.key == key), None)
+                if found is None:
+                    break
+                del self._warm[found.pid]
+            if not found.frames.gone:
+                return found, False
+            found.frames.close()
+        return self._new(key), True
+
+    def _new(self, key: Key) -> _Process:
+        ours, theirs = socket.socketpair()
+        frames = Frames(ours)
+        try:
+            with theirs:
+                words = json.dumps(["fork", *key]).encode()
+                socket.send_fds(self._requests, [words], [theirs.fileno()])
+            pid = result(frames.receive(START).value)
+            if not isinstance(pid, int):
+                raise ConnectionError("no words of ours")
+        except OSError as error:
+            frames.close()
+            raise TempFail(INTERNAL, f"no process for {key[0]}: {error}") from error
+        except BaseException:
+            frames.close()
+            raise
+        return _Process(key, frames, pid)
+
+    def _keep(self, process: _Process) -> None:
+        """It may be used again; others have to go, if there are too many."""
+        with self._lock:
+            self._warm[process.pid] = process
+            gone = [self._warm.popitem(last=False)[1] for _ in range(len(self._warm) - WARM)]
+        for old in gone:
+            old.frames.close()
+
+    def _kill(self, process: _Process) -> None:
+        process.frames.close()
+        with suppress(OSError):
+            self._requests.send(json.dumps(["kill", process.pid]).encode())
+
+
+@contextmanager
+def _sendable(message: Message) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+    """A message as it can be sent: its bytes, or a file with them."""
+    raw = message.raw
+    if hasattr(raw, "fileno"):  # the file in which it waits
+        yield b"", (raw.fileno(),)
+    elif len(raw) <= MAX_RAW:
+        yield bytes(raw), ()
+    else:
+        file = sealed_file([memoryview(raw)])
+        try:
+            yield b"", (file,)
+        finally:
+            os.close(file)

@@ -1,0 +1,246 @@
+"""What a worker does for the process that delivers as a user: all that takes the site's rights.
+
+`attend` follows one delivery: it answers what the rules ask of the site's store, carries out what
+only the site can (forward, reply, quarantine, mailboxes that the site's rules name by a path), says
+whether it is not too late, and writes the log lines. The other side (identity.py) is code of ours,
+but it reads files of a user. So it gets no more than its recipient is due: its keys in the store
+are its own, an action of the site has to stand in the site's rules, each value is checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from mdaflow.deliver import prepare
+from mdaflow.deliver.execute import DELIVERERS, STEWARDED, Done
+from mdaflow.deliver.job import Job
+from mdaflow.deliver.mailbox import Mailbox, Prepared, elsewhere
+from mdaflow.engine.context import Fact
+from mdaflow.engine.plan import STORING, Action
+from mdaflow.errors import INTERNAL, Status, TempFail
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.mail.receipt import Relay
+from mdaflow.mail.trace import stored, trace_fields
+from mdaflow.route.users import User
+
+from .answers import FAR
+from .build import Site
+from .carry import Carried
+from .frames import Frame, Frames, answer_of, fits, received_raw
+
+log = logging.getLogger("mdaflow")
+
+KEYS = ("rules ", "notice ", "quota ", "done ")
+"""How keys begin that a delivery keeps for itself."""
+PAST = 660.0
+"""Seconds to wait behind the fence: programs may run for 600."""
+MOST = 10_000
+"""Things that may be said in one delivery."""
+
+_NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
+_ACTION = (str, str, str, [str], bool, str, str, [str], [(str, str | float | int)])
+"""Of an Action: verb, folder, text, flags, also, owner, rule, targets, options."""
+
+
+class Steward:
+    """The worker's side of one delivery."""
+
+    def __init__(
+        self,
+        site: Site,
+        frames: Frames,
+        message: Message,
+        envelope: Envelope,
+        user: User,
+        fence: Callable[[], bool],
+    ) -> None:
+        self._site = site
+        self._frames = frames
+        self._message = message
+        self._envelope = envelope
+        self._user = user
+        self._fence = fence
+        self._steps: dict[int, Prepared] = {}
+        self._number = 0
+        self._until = time.monotonic() + site.config.lmtp.deadline
+        self.passed = False
+        """The fence was passed: it may be delivered."""
+
+    def attend(self) -> Carried:
+        """Serve until the delivery is done. Raises OSError when the other side is gone, says
+        nothing for too long, or what it must not."""
+        try:
+            for _ in range(MOST):
+                frame = self._frames.receive(max(0.001, self._until - time.monotonic()))
+                name, *arguments = _checked(frame.value, list)
+                if name == "done":
+                    return _carried(arguments)
+                self._answer(frame, name, arguments)
+            raise ConnectionError("it goes on for ever")
+        finally:
+            for step in self._steps.values():
+                step.abort()
+
+    def _answer(self, frame: Frame, name: str, arguments: list[Any]) -> None:
+        form, act = _checked(_ACTS.get(name), tuple)
+        try:
+            if not fits(arguments, form):
+                raise ConnectionError("no words of ours")
+            answer = answer_of(lambda: act(self, frame, *arguments))
+        finally:
+            for file in frame.files:
+                os.close(file)
+        self._frames.send(answer)
+
+    # --- what is asked ---------------------------------------------------------------------
+
+    def _pass(self, frame: Frame) -> bool:
+        passed = self._fence()
+        self.passed = self.passed or passed
+        if passed:
+            self._until = time.monotonic() + PAST
+        return passed
+
+    def _log(self, frame: Frame, level: int, text: str) -> None:
+        log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text)
+
+    def _fact(
+        self, frame: Frame, name: str, arguments: list[str], owner: str, within: float
+    ) -> list[object] | None:
+        if name not in FAR:
+            raise ConnectionError(f"asks for {name}")
+        ask = self._site.answers.about(self._user, really=True, message=self._message)
+        about = Fact(name, self._message, self._envelope, tuple(arguments), owner, within)
+        found = ask(about)
+        return None if found is None else list(found)
+
+    def _seen(self, frame: Frame) -> None:
+        self._site.answers.remember_seen(self._message, self._user)
+
+    def _get(self, frame: Frame, key: str) -> str | None:
+        return self._site.answers.store.get(self._own(key))
+
+    def _put(self, frame: Frame, key: str, value: str, seconds: float | None) -> None:
+        self._site.answers.store.put(self._own(key), value, seconds)
+
+    def _add(self, frame: Frame, key: str, value: str, seconds: float | None) -> bool:
+        return self._site.answers.store.add(self._own(key), value, seconds)
+
+    def _own(self, key: str) -> str:
+        if not key.startswith(KEYS):
+            raise ConnectionError("a key of others")
+        return f"of {self._user.address} {key}"
+
+    # --- what is to be done ----------------------------------------------------------------
+
+    def _prepare(
+        self, frame: Frame, ident: str, own: list[str], what: list[Any], how: str
+    ) -> list[object]:
+        verb, folder, text, flags, also, owner, rule, targets, options = what
+        if not self._may(verb, folder, owner):
+            why = "have they changed since the last reload?" if owner == "site" else ""
+            raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
+        said = tuple((name, value) for name, value in options)
+        flagged, to = frozenset(flags), tuple(targets)
+        message = self._edited(frame, how)
+        action = Action(verb, folder, text, flagged, also, owner, rule, None, to, said, message)
+        job = Job(self._message, self._envelope, _NOWHERE, ident, self._site.means, tuple(own))
+        step = _store(job, action) if verb in STORING else _hand_on(job, action)
+        self._number += 1
+        self._steps[self._number] = step
+        return [self._number, step.where]
+
+    def _may(self, verb: str, folder: str, owner: str) -> bool:
+        """Rules of the site do this somewhere, or those of users may do it."""
+        if owner == "site":
+            return (verb, folder if verb in STORING else "") in self._site.says
+        return verb in STEWARDED and verb in self._site.rules.powers
+
+    def _edited(self, frame: Frame, how: str) -> Message | None:
+        """The message as rules have changed it; None if they have not."""
+        if how == "head":
+            return self._message.edited(frame.raw)
+        return Message(received_raw(frame, sealed=True)) if how == "whole" else None
+
+    def _commit(self, frame: Frame, number: int) -> list[object]:
+        step = self._steps.pop(number)
+        if not self.passed:
+            step.abort()
+            raise ConnectionError("commits without having asked")
+        step.commit()
+        relay = getattr(step, "relay", None)
+        return [step.where, None if relay is None else [*relay[:3], list(relay.targets)]]
+
+    def _abort(self, frame: Frame, number: int) -> None:
+        step = self._steps.pop(number, None)
+        if step is not None:
+            step.abort()
+
+
+def _store(job: Job, action: Action) -> Prepared:
+    """A copy in a mailbox that rules of the site name by its path."""
+    found = elsewhere(action.folder)
+    if found is None:
+        raise ConnectionError("no mailbox of the site")
+    trace = trace_fields(job.envelope, job.means.hostname, job.ident)
+    chunks = stored(action.message or job.message, trace)
+    expire = action.option("expire")
+    e = job.envelope
+    seconds = expire if isinstance(expire, float) else None
+    return prepare(*found, chunks, action.flags, e.sender, e.received, seconds)
+
+
+def _hand_on(job: Job, action: Action) -> Prepared:
+    module = import_module(f"mdaflow.deliver.{DELIVERERS[action.verb]}")
+    prepared: Prepared = module.prepare(job, action)
+    return prepared
+
+
+_NUMBER = float | int | None
+_ACTS: dict[str, tuple[tuple[Any, ...], Callable[..., object]]] = {
+    "fence": ((), Steward._pass),
+    "log": ((int, str), Steward._log),
+    "fact": ((str, [str], str, float | int), Steward._fact),
+    "seen": ((), Steward._seen),
+    "get": ((str,), Steward._get),
+    "put": ((str, str, _NUMBER), Steward._put),
+    "add": ((str, str, _NUMBER), Steward._add),
+    "prepare": ((str, [str], _ACTION, str), Steward._prepare),
+    "commit": ((int,), Steward._commit),
+    "abort": ((int,), Steward._abort),
+}
+"""What may be said -> the form of its arguments, and who carries it out."""
+
+
+def _checked(value: Any, form: Any) -> Any:
+    if not isinstance(value, form) or not value:
+        raise ConnectionError("no words of ours")
+    return value
+
+
+_DONE = ((int, str, str), str, [str], str, str, str, None.__class__ | list)
+
+
+def _carried(words: list[Any]) -> Carried:
+    """What became of the message, in the words of `identity.told`."""
+    if not fits(words, _DONE) or not 200 <= words[0][0] < 600:
+        raise ConnectionError("no words of ours")
+    status, outcome, places, trouble, rule, where, relay = words
+    taken = _relay(relay)
+    done = Done(Status(*status), outcome, tuple(places), trouble, relay=taken)
+    return Carried(done, rule, where)
+
+
+def _relay(words: list[Any] | None) -> Relay | None:
+    if words is None:
+        return None
+    if not fits(words, (str, str, bool, [str])):
+        raise ConnectionError("no words of ours")
+    host, answer, dsn, targets = words
+    return Relay(host, answer, dsn, tuple(targets))

@@ -1,0 +1,201 @@
+"""The broker: the one process with root while mail is taken. It makes processes that are users.
+
+It has one thread, no secret, and no socket that a client could reach. Workers ask it by datagrams:
+`fork LOGIN SOURCE` with one end of a conversation, at which a process of that login shall be (see
+app/identity.py), and `kill PID` for one that hangs. Who the login is, and whether it may have mail
+here, the new process finds out itself, as root; a worker can ask for nobody else. Children are
+watched by descriptors (pidfd_open(2)), so that no pid is ever mistaken.
+
+The master makes the pair of sockets and keeps both ends: a broker that dies is replaced, and what
+was asked meanwhile waits in the socket. When the last worker and the master are gone, it ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from ..app import identity
+from ..app import log as logs
+from ..app.build import Site
+from ..app.config import Config
+from ..app.frames import Frames
+from ..app.identities import WARM
+
+log = logging.getLogger("mdaflow")
+
+EX_OK, EX_SOFTWARE = 0, 70
+LONGEST = 4096
+"""Bytes of a request."""
+LAST = 3.0
+"""Seconds that children get to end when we do."""
+
+
+class Broker:
+    """The broker as the master knows it. `mask` are the signals that were blocked before."""
+
+    def __init__(self, config: Config, workers: int, mask: Iterable[int]) -> None:
+        """Raises ConfigError, OSError."""
+        self._site = identity.far_site(config)
+        self._most = workers * (config.lmtp.threads + WARM)
+        self._mask = mask
+        self._ours, self.requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """`requests` is for the workers."""
+        self.pid = 0
+        self.born = 0.0
+
+    def start(self) -> None:
+        """Fork it. Raises OSError."""
+        pid = os.fork()
+        if pid == 0:
+            code = EX_SOFTWARE
+            try:
+                code = _live(self._site, self._ours, self._most, self._mask)
+            except BaseException:
+                log.exception("the broker failed")
+            finally:
+                os._exit(code)
+        self.pid = pid
+        self.born = time.monotonic()
+
+    @property
+    def sockets(self) -> set[socket.socket]:
+        """Both ends of the pair."""
+        return {self._ours, self.requests}
+
+    def leave(self) -> None:
+        """Be no more in the way of its end: it ends when the last worker has."""
+        for sock in self.sockets:
+            sock.close()
+
+
+def _live(site: Site, requests: socket.socket, most: int, mask: Iterable[int]) -> int:
+    """Be the broker; the exit code."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    log.handlers.clear()
+    identity.close_all({2, requests.fileno()})
+    logs.set_up(site.config.log)
+    os.chdir("/")
+    gc.collect()
+    gc.freeze()  # what is here now is shared with all children
+    _Broker(site, requests, most).run()
+    return EX_OK
+
+
+class _Broker:
+    """The broker itself."""
+
+    def __init__(self, site: Site, requests: socket.socket, most: int) -> None:
+        self._site = site
+        self._requests = requests
+        self._most = most
+        self._children: dict[int, int] = {}
+        """By pid: a descriptor of it."""
+        self._waiting = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Serve until nobody is left to ask."""
+        self._waiting.register(self._requests, selectors.EVENT_READ)
+        while self._requests.fileno() >= 0:
+            for key, _ in self._waiting.select():
+                if key.fileobj is self._requests:
+                    self._take()
+                else:
+                    self._bury(key.data)
+        end = time.monotonic() + LAST
+        while self._children and time.monotonic() < end:
+            for key, _ in self._waiting.select(0.1):
+                self._bury(key.data)
+        for child in self._children.values():
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+
+    def _take(self) -> None:
+        """One request."""
+        flags = socket.MSG_CMSG_CLOEXEC
+        words, files, _, _ = socket.recv_fds(self._requests, LONGEST, 4, flags)
+        try:
+            if not words:
+                self._waiting.unregister(self._requests)
+                self._requests.close()
+                return
+            match _words(words), files:
+                case ["fork", str(login), int(source)], [file]:
+                    self._fork(login, source, file)
+                case ["kill", int(pid)], [] if pid in self._children:
+                    signal.pidfd_send_signal(self._children[pid], signal.SIGKILL)
+                case ["kill", int(_)], []:
+                    pass  # it has ended by itself
+                case _:
+                    log.error("a worker asked for something strange")
+        finally:
+            for file in files:
+                os.close(file)
+
+    def _fork(self, login: str, source: int, file: int) -> None:
+        """Make a process, or say why not."""
+        with socket.socket(fileno=os.dup(file)) as sock:
+            try:
+                self._make(login, source, sock)
+            except OSError as error:
+                log.error("no process for %s: %s", ascii(login), error)
+                sock.setblocking(False)
+                with suppress(OSError):
+                    Frames(sock).send(["os", error.errno or 0, error.strerror or str(error)])
+
+    def _make(self, login: str, source: int, sock: socket.socket) -> None:
+        if len(self._children) >= self._most:
+            raise OSError(f"{self._most} are running already")
+        pid = os.fork()
+        if pid == 0:
+            _be(self._site, sock, login, source)
+        try:
+            self._children[pid] = os.pidfd_open(pid)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._waiting.register(self._children[pid], selectors.EVENT_READ, pid)
+
+    def _bury(self, pid: int) -> None:
+        """A child has ended."""
+        child = self._children.pop(pid)
+        self._waiting.unregister(child)
+        os.close(child)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, -signal.SIGKILL):
+            log.error("the process of a user ended with %d", code)
+
+
+def _be(site: Site, sock: socket.socket, login: str, source: int) -> None:
+    """Be the process of a login. Never returns."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        identity.live(site, sock, login, source)
+        os._exit(EX_OK)
+    except OSError:  # the worker is gone
+        os._exit(EX_OK)
+    except BaseException:
+        log.exception("the process of %s failed", ascii(login))
+    finally:
+        os._exit(EX_SOFTWARE)
+
+
+def _words(raw: bytes) -> object:
+    with suppress(ValueError, RecursionError):
+        return json.loads(raw)
+    return None

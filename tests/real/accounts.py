@@ -1,0 +1,185 @@
+"""`mdaflow serve` for accounts of a machine. They are in a passwd(5) file that only the server sees
+(nss_wrapper), but their uids, homes and files are real; so it takes root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from mdaflow_server import Mdaflow, new_root
+
+FIRST = 20_000
+"""The uid of the first account; each has a group of its own with the same number."""
+SHARED = 20_900
+"""A group that every account is in besides."""
+MAIL = 8
+"""The group of a spool that only its members may write to."""
+
+USERS = """\
+users:
+  - system: []
+    mailbox: {mailbox}
+    min_uid: {first}
+    max_uid: {last}
+"""
+
+
+class Account(NamedTuple):
+    """An account with a home."""
+
+    name: str
+    uid: int
+    home: Path
+
+    @property
+    def address(self) -> str:
+        return f"{self.name}@example.org"
+
+    def give(self, *paths: Path) -> None:
+        """Make these the account's."""
+        for path in paths:
+            os.chown(path, self.uid, self.uid, follow_symlinks=False)
+
+    def write(self, path: str, text: str, mode: int = 0o600) -> Path:
+        """A file in the home, in folders that are the account's."""
+        file = self.home / path
+        missing = [folder for folder in file.parents if not folder.exists()]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+        self.give(file, *missing)
+        return file
+
+    def write_rules(self, text: str, mode: int = 0o600) -> Path:
+        """Replace the account's rules."""
+        return self.write(".mdaflow/rules", text, mode)
+
+    def files(self, folder: str = "") -> list[Path]:
+        """The messages in a folder of the Maildir, as it is called on the disk."""
+        maildir = self.home / "Maildir" / folder
+        return [file for where in ("new", "cur") for file in sorted((maildir / where).glob("*"))]
+
+
+class System(Mdaflow):
+    """A server for accounts, with `mailbox` for each of them."""
+
+    def __init__(
+        self, root: Path, mailbox: str = "maildir:Maildir", workers: int = 2, more: str = ""
+    ) -> None:
+        super().__init__(root, root / "lmtp", workers, more)
+        self.passwd, self.group = root / "passwd", root / "group"
+        self.spool = root / "spool"
+        (root / "home").mkdir()
+        self.passwd.write_text(Path("/etc/passwd").read_text())
+        self.group.write_text(Path("/etc/group").read_text() + f"shared:x:{SHARED}:\n")
+        self._names: list[str] = []
+        text = self.config.read_text()
+        before, after = text.index("users:\n"), text.index("lmtp:\n")
+        mailbox = mailbox.format(spool=self.spool)
+        users = USERS.format(mailbox=mailbox, first=FIRST, last=FIRST + 999)
+        self.config.write_text(text[:before] + users + text[after:])
+        self.program = ("env", *self.environment, *self.program)
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """What lets a program see the accounts."""
+        return (
+            "LD_PRELOAD=libnss_wrapper.so",
+            f"NSS_WRAPPER_PASSWD={self.passwd}",
+            f"NSS_WRAPPER_GROUP={self.group}",
+        )
+
+    def account(self, name: str = "", rules: str = "", uid: int = 0) -> Account:
+        """An account nobody has met before."""
+        number = len(self._names)
+        name = name or f"user{number}"
+        self._names.append(name)
+        account = Account(name, uid or FIRST + number, self.root / "home" / name)
+        home = f"{account.uid}:{account.uid}::{account.home}:/bin/sh"
+        with self.passwd.open("a") as passwd:
+            passwd.write(f"{name}:x:{home}\n")
+        lines = self.group.read_text().splitlines()
+        lines[-1] = f"shared:x:{SHARED}:{','.join(self._names)}"
+        lines[-1:-1] = [f"{name}:x:{account.uid}:"]
+        self.group.write_text("\n".join(lines) + "\n")
+        for file in (self.passwd, self.group):  # read again when it has another second
+            os.utime(file, (number + 1, number + 1))
+        account.home.mkdir(mode=0o700)
+        account.give(account.home)
+        if rules:
+            account.write_rules(rules)
+        return account
+
+    def make_spool(self, mode: int, group: int) -> None:
+        """The directory of inboxes, as /var/mail is."""
+        self.spool.mkdir()
+        os.chown(self.spool, 0, group)
+        self.spool.chmod(mode)
+
+    # --- its processes ---------------------------------------------------------------------
+
+    @property
+    def broker(self) -> int:
+        """The process id of the broker."""
+        [found] = [pid for pid in super().workers() if _is_root(pid)]
+        return found
+
+    def workers(self) -> list[int]:
+        return [pid for pid in super().workers() if not _is_root(pid)]
+
+    def identities(self) -> list[int]:
+        """The process ids of all that are accounts, or about to be."""
+        return children(self.broker)
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of the children of a process."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in found.split()]
+
+
+def ids(pid: int) -> dict[str, list[int]]:
+    """The uids, gids and groups of a process: Uid, Gid, Groups of proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = dict(line.split(":", 1) for line in lines)
+    return {name: [int(word) for word in found[name].split()] for name in ("Uid", "Gid", "Groups")}
+
+
+def _is_root(pid: int) -> bool:
+    return 0 in ids(pid)["Uid"]
+
+
+@contextmanager
+def system(
+    mailbox: str = "maildir:Maildir", spool: tuple[int, int] | None = None, more: str = ""
+) -> Iterator[System]:
+    """A server for accounts, not started yet; `spool` are mode and group of its directory."""
+    need_accounts()
+    root = new_root()
+    server = System(root, mailbox, more=more)
+    try:
+        if spool is not None:
+            server.make_spool(*spool)
+        yield server
+        server.stop()
+        server.check_log()
+    finally:
+        server.stop()
+        shutil.rmtree(root)
+
+
+def need_accounts() -> None:
+    """Skip, for all to see, where there can be no accounts."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become other users")
+    if not any(Path("/usr/lib").glob("*/libnss_wrapper.so")):
+        reason = "needs libnss_wrapper (contrib/dev test installs it as root)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
