@@ -30,7 +30,7 @@ MAX_FILES = 2
 
 _HEAD = struct.Struct("II")
 _ROOM = socket.CMSG_SPACE(MAX_FILES * 4)
-_PIECE = 1 << 20
+_PIECE, _MOST = 64 << 10, 1 << 20  # bytes of one read
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
 
@@ -57,18 +57,24 @@ class Frames:
         whole = memoryview(_HEAD.pack(len(text), len(raw)) + text + raw)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
         done = self.socket.sendmsg([whole], rights, socket.MSG_NOSIGNAL)
-        self.socket.sendall(whole[done:], socket.MSG_NOSIGNAL)
+        if done < len(whole):
+            self.socket.sendall(whole[done:], socket.MSG_NOSIGNAL)
 
     def receive(self, seconds: float | None = None) -> Frame:
         """What the other side says next, within so many seconds. Raises TimeoutError."""
         end = None if seconds is None else time.monotonic() + seconds
         files: list[int] = []
         try:
-            lengths = _HEAD.unpack(self._read(_HEAD.size, end, files))
+            found = self._read(_HEAD.size, end, files)
+            lengths = _HEAD.unpack_from(found)
             if lengths[0] > MAX_VALUE or lengths[1] > MAX_RAW:
                 raise ConnectionError("no frame of ours")
-            text, raw = (self._read(length, end, files) for length in lengths)
-            return Frame(json.loads(text), raw, tuple(files))
+            size = _HEAD.size + sum(lengths)
+            found += self._read(size - len(found), end, files)
+            if len(found) != size:  # each side waits for an answer before it goes on
+                raise ConnectionError("no frame of ours")
+            at = _HEAD.size + lengths[0]
+            return Frame(json.loads(found[_HEAD.size : at]), found[at:], tuple(files))
         except BaseException as error:
             for file in files:
                 os.close(file)
@@ -77,19 +83,20 @@ class Frames:
             raise
 
     def _read(self, size: int, end: float | None, files: list[int]) -> bytes:
-        found = bytearray()
+        """So many bytes, or more if they are there already. Raises OSError."""
+        found = b""
         while len(found) < size:
             if end is not None:
                 self.socket.settimeout(max(end - time.monotonic(), 0.001))
-            want = min(size - len(found), _PIECE)
-            more, rights, _, _ = self.socket.recvmsg(want, _ROOM, socket.MSG_CMSG_CLOEXEC)
+            room = max(_PIECE, min(size - len(found), _MOST))
+            more, rights, _, _ = self.socket.recvmsg(room, _ROOM, socket.MSG_CMSG_CLOEXEC)
             files += _files(rights)
             if len(files) > MAX_FILES:
                 raise ConnectionError("no frame of ours")
             if not more:
                 raise ConnectionError("the other side is gone")
             found += more
-        return bytes(found)
+        return found
 
     @property
     def gone(self) -> bool:

@@ -69,12 +69,12 @@ def live(site: Site, sock: socket.socket, login: str, source: int) -> None:
         why = error if isinstance(error, MailError) else TempFail(INTERNAL, str(error))
         frames.send(answer_of(lambda: _raise(why)))
         return
-    _only(frames, site)
-    frames.send(["ok", os.getpid()])
     far = site.steward
     assert isinstance(far, Far)
     far.frames = frames
     log.handlers[:] = [_FarLog(frames)]
+    _only(frames, site)
+    frames.send(["ok", os.getpid()])
     while _serve(site, frames, user):
         pass
 

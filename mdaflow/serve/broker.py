@@ -1,10 +1,11 @@
 """The broker: the one process with root while mail is taken. It makes processes that are users.
 
-It has one thread, no secret, and no socket that a client could reach. Workers ask it by datagrams:
-`fork LOGIN SOURCE` with one end of a conversation, at which a process of that login shall be (see
-app/identity.py), and `kill PID` for one that hangs. Who the login is, and whether it may have mail
-here, the new process finds out itself, as root; a worker can ask for nobody else. Children are
-watched by descriptors (pidfd_open(2)), so that no pid is ever mistaken.
+It has one thread, no secret, and no socket that a client could reach: the master starts it as a
+program of its own, so that it inherits nothing. Workers ask it by datagrams: `fork LOGIN SOURCE`
+with one end of a conversation, at which a process of that login shall be (see app/identity.py), and
+`kill PID` for one that hangs. Who the login is, and whether it may have mail here, the new process
+finds out itself, as root; a worker can ask for nobody else. Children are watched by descriptors
+(pidfd_open(2)), so that no pid is ever mistaken.
 
 The master makes the pair of sockets and keeps both ends: a broker that dies is replaced, and what
 was asked meanwhile waits in the socket. When the last worker and the master are gone, it ends.
@@ -16,9 +17,12 @@ import gc
 import json
 import logging
 import os
+import pickle
 import selectors
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,10 +33,12 @@ from ..app.build import Site
 from ..app.config import Config
 from ..app.frames import Frames
 from ..app.identities import WARM
+from ..app.rehearse import rehearse
+from ..errors import ConfigError
 
 log = logging.getLogger("mdaflow")
 
-EX_OK, EX_SOFTWARE = 0, 70
+EX_OK, EX_SOFTWARE, EX_CONFIG = 0, 70, 78
 LONGEST = 4096
 """Bytes of a request."""
 LAST = 3.0
@@ -40,31 +46,55 @@ LAST = 3.0
 
 
 class Broker:
-    """The broker as the master knows it. `mask` are the signals that were blocked before."""
+    """The broker as the master knows it. `mask` are the signals that it shall block."""
 
     def __init__(self, config: Config, workers: int, mask: Iterable[int]) -> None:
-        """Raises ConfigError, OSError."""
-        self._site = identity.far_site(config)
+        """Raises OSError."""
+        self._config = config
         self._most = workers * (config.lmtp.threads + WARM)
-        self._mask = mask
+        self._mask = sorted(mask)
         self._ours, self.requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """`requests` is for the workers."""
-        self.pid = 0
+        self._process: subprocess.Popen[bytes] | None = None
         self.born = 0.0
 
-    def start(self) -> None:
-        """Fork it. Raises OSError."""
-        pid = os.fork()
-        if pid == 0:
-            code = EX_SOFTWARE
-            try:
-                code = _live(self._site, self._ours, self._most, self._mask)
-            except BaseException:
-                log.exception("the broker failed")
-            finally:
-                os._exit(code)
-        self.pid = pid
-        self.born = time.monotonic()
+    def start(self) -> int:
+        """Start it; a descriptor that gets a byte when it is ready. Raises OSError."""
+        reading, writing = os.pipe()
+        try:
+            files = self._ours.fileno(), writing
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                (sys.executable, "-m", __name__, *map(str, files)),
+                stdin=subprocess.PIPE,
+                pass_fds=files,
+                cwd="/",
+            )
+            self.born = time.monotonic()
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError), self._process.stdin as told:
+                pickle.dump((self._config, self._most, self._mask), told)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        return reading
+
+    def ended(self) -> int | None:
+        """Its exit code; None when it runs, or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def running(self) -> bool:
+        """It was started, and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> int:
+        """End it at once; its exit code."""
+        if self._process is None:
+            return EX_OK
+        self._process.kill()
+        return self._process.wait()
 
     @property
     def sockets(self) -> set[socket.socket]:
@@ -77,20 +107,25 @@ class Broker:
             sock.close()
 
 
-def _live(site: Site, requests: socket.socket, most: int, mask: Iterable[int]) -> int:
-    """Be the broker; the exit code."""
+def main(requests: int, ready: int) -> int:
+    """Be the broker; the exit code. The descriptors are those of `Broker.start`."""
+    config, most, mask = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own master
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    log.handlers.clear()
-    identity.close_all({2, requests.fileno()})
-    logs.set_up(site.config.log)
-    os.chdir("/")
+    try:
+        logs.set_up(config.log)
+        rehearse()
+        broker = _Broker(identity.far_site(config), socket.socket(fileno=requests), most)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("%s", problem)
+        return EX_CONFIG
     gc.collect()
     gc.freeze()  # what is here now is shared with all children
-    _Broker(site, requests, most).run()
+    os.write(ready, b"!")
+    os.close(ready)
+    broker.run()
     return EX_OK
 
 
@@ -199,3 +234,7 @@ def _words(raw: bytes) -> object:
     with suppress(ValueError, RecursionError):
         return json.loads(raw)
     return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

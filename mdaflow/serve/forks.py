@@ -139,6 +139,20 @@ class Forks:
             workers[pid].size = memory(pid)
         return workers
 
+    def start_broker(self, setup: Setup) -> None:
+        """Start the broker of a setup that has one, ready for work. Raises StartFailed, OSError."""
+        if setup.broker is None:
+            return
+        ready = setup.broker.start()
+        try:
+            poll = select.poll()
+            poll.register(ready, select.POLLIN)
+            if not poll.poll(START * 1000) or not os.read(ready, 1):
+                code = setup.broker.kill()
+                raise StartFailed(f"the broker ended with {code} before it was ready", code)
+        finally:
+            os.close(ready)
+
     def _fork(
         self, setup: Setup, made: Worker, unwanted: Collection[socket.socket]
     ) -> tuple[int, int]:

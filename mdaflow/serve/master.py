@@ -20,13 +20,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..app import privileges
 from ..app.config import Config
 from ..errors import ConfigError
 from . import descriptors, sockets, systemd, tls
 from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, memory, report
+
+if TYPE_CHECKING:  # only for accounts of this machine
+    from .broker import Broker
 
 log = logging.getLogger("mdaflow")
 
@@ -70,15 +73,15 @@ class _Master:
         self._workers: dict[int, Worker] = {}
         """By process id; those that drain are no more here."""
         self._leaving: dict[int, Worker] = {}
-        self._brokers: set[int] = set()
-        """Those that end when the last of their workers has, by process id."""
+        self._brokers: list[Broker] = []
+        """Those that end when the last of their workers has."""
         self._next_look = 0.0
         self._not_before = 0.0
         self._stopping = False
 
     def run(self) -> int:
         try:
-            self._start_broker(self._setup)
+            self._forks.start_broker(self._setup)
             self._workers = self._forks.start(self._setup, self._setup.wanted, ())
         except StartFailed as error:
             return error.code
@@ -152,7 +155,7 @@ class _Master:
         setup = _set_up(config, had, self._forks)
         unwanted = self._setup.sockets - setup.sockets
         try:
-            self._start_broker(setup)
+            self._forks.start_broker(setup)
             workers = self._forks.start(setup, setup.wanted, self._workers.values(), unwanted)
         except BaseException:
             sockets.close_all(setup.listeners, but=had)
@@ -165,20 +168,16 @@ class _Master:
         self._drain(old)
 
     def _reap(self) -> None:
-        for pid in tuple(self._brokers):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self._brokers.remove(pid)
+        self._brokers = [broker for broker in self._brokers if broker.ended() is None]
         broker = self._setup.broker
-        if broker is not None and broker.pid:
-            ended, status = os.waitpid(broker.pid, os.WNOHANG)
-            if ended:
-                log.error("the broker ended with %d, it is replaced", _code(status))
-                broker.pid = 0
-                self._not_before = _again_at(broker.born)
+        code = None if broker is None or self._stopping else broker.ended()
+        if broker is not None and code is not None:
+            log.error("the broker ended with %d, it is replaced", code)
+            self._not_before = _again_at(broker.born)
         for pid in (*self._workers, *self._leaving):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._mourn(pid, _code(status))
+                self._mourn(pid, os.waitstatus_to_exitcode(status))
 
     def _mourn(self, pid: int, code: int) -> None:
         serving = pid in self._workers
@@ -248,14 +247,14 @@ class _Master:
 
     @property
     def _without_broker(self) -> bool:
-        return self._setup.broker is not None and not self._setup.broker.pid
+        return self._setup.broker is not None and not self._setup.broker.running
 
     def _refill(self) -> None:
         # One by one: those that serve already do not go when the next one fails.
         try:
             while self._missing and time.monotonic() >= self._not_before:
                 if self._without_broker:
-                    self._start_broker(self._setup)
+                    self._forks.start_broker(self._setup)
                     continue
                 self._workers |= self._forks.start(self._setup, 1, self._workers.values())
         except (StartFailed, OSError) as error:
@@ -264,34 +263,20 @@ class _Master:
 
     # --- the broker ------------------------------------------------------------------------
 
-    def _start_broker(self, setup: Setup) -> None:
-        """Raises OSError."""
-        if setup.broker is not None:
-            setup.broker.start()
-
     def _leave_broker(self, setup: Setup) -> None:
         """It ends when the last of its workers has."""
         if setup.broker is not None:
             setup.broker.leave()
-            self._brokers |= {setup.broker.pid} - {0}
+            self._brokers.append(setup.broker)
 
     def _end_brokers(self) -> None:
         """Wait for those that are left: no worker is."""
         self._leave_broker(self._setup)
         until = time.monotonic() + BROKERS
-        while self._brokers and time.monotonic() < until:
-            for pid in tuple(self._brokers):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    self._brokers.remove(pid)
+        while time.monotonic() < until and any(broker.running for broker in self._brokers):
             time.sleep(0.01)
-        for pid in self._brokers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-
-
-def _code(status: int) -> int:
-    return os.waitstatus_to_exitcode(status)
+        for broker in self._brokers:
+            broker.kill()
 
 
 def _again_at(born: float) -> float:
