@@ -1,9 +1,12 @@
 """Servers of the benchmarks: mdaflow and Dovecot's LMTP server with Pigeonhole Sieve, side by side.
 
-Both serve the same users with the same rules, into Maildirs, as the same system user, each over
-its own unix socket. Both sync the file and its directory before they answer. Dovecot does that
-with its default, `mail_fsync = optimized`, which also syncs its list of UIDs; `always` only adds
-its indexes, which it can make again.
+Both serve the same users with the same rules, into Maildirs, each over its own unix socket: as the
+same system user, or with `accounts` as the user whose mail it is, each with a uid of its own (in a
+file that only mdaflow takes for passwd(5), by nss_wrapper; Dovecot reads such a file itself).
+
+Both sync the file and its directory before they answer. Dovecot does that with its default,
+`mail_fsync = optimized`, which also syncs its list of UIDs; `always` only adds its indexes, which
+it can make again.
 
 Dovecot's settings are what its documentation advises for one system user: `service lmtp` runs
 as that user, a process waits for each session, the scripts are compiled, and nobody else
@@ -47,7 +50,7 @@ PROGRAMS = {
 MDAFLOW_CONFIG = """\
 hostname: mx.example.org
 user: {owner}
-users: [{{folders: {root}/mail}}]
+users: {users}
 lmtp: {{listen: ["unix:{root}/lmtp"], mode: "0666"}}
 rules: {{before: {root}/before, after: {root}/after}}
 state: {root}/state
@@ -73,11 +76,10 @@ passdb {{
   args = nopassword=y
 }}
 userdb {{
-  driver = static
-  args = uid={owner} gid={group} home={root}/mail/%d/%n allow_all_users=yes
+  {userdb}
 }}
 service lmtp {{
-  user = {owner}
+  user = {runs_as}
   client_limit = 1
   process_min_avail = {sessions}
   unix_listener {root}/lmtp {{
@@ -114,6 +116,8 @@ class Site(NamedTuple):
     users: Sequence[User]
     sessions: int
     fsync: str = "optimized"
+    accounts: bool = False
+    """Each user has a uid."""
 
 
 class Side(NamedTuple):
@@ -149,35 +153,60 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def give(*folders: Path) -> None:
-    """Give folders and all that is in them to the system user that delivers."""
-    owner = pwd.getpwnam(OWNER)
+def give(*folders: Path, uid: int = pwd.getpwnam(OWNER).pw_uid) -> None:
+    """Give folders and all that is in them to a user; without one, to whom delivers for all."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder, *folder.rglob("*")):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
+            os.chown(path, uid, uid)
+
+
+def give_to_users(root: Path, site: Site) -> Path:
+    """Give all mail to whose it is; a file of passwd(5) with the users that have a uid."""
+    lines = Path("/etc/passwd").read_text()
+    give(root / "mail")
+    for uid, user in enumerate(site.users if site.accounts else (), 20_000):
+        lines += f"{user.name}:x:{uid}:{uid}::{home(root, user.name)}:/bin/sh\n"
+        give(home(root, user.name), uid=uid)
+    return write(root / "passwd", lines)
 
 
 def set_up_mdaflow(root: Path, site: Site) -> Sequence[str | Path]:
     """The command that serves, when all its files are there."""
     for user in site.users:
         write(home(root, user.name) / ".mdaflow/rules", user.rules)
-    give(root / "mail", root / "state")
-    config = write(root / "mdaflow.yaml", MDAFLOW_CONFIG.format(root=root, owner=OWNER))
-    return program("mdaflow"), "serve", "--config", config
+    passwd = give_to_users(root, site)
+    give(root / "state")
+    users = "system" if site.accounts else f"[{{folders: {root}/mail}}]"
+    text = MDAFLOW_CONFIG.format(root=root, owner=OWNER, users=users)
+    config = write(root / "mdaflow.yaml", text)
+    command = program("mdaflow"), "serve", "--config", config
+    if not site.accounts:
+        return command
+    wrapper = ("LD_PRELOAD=libnss_wrapper.so", f"NSS_WRAPPER_PASSWD={passwd}")
+    return "env", *wrapper, "NSS_WRAPPER_GROUP=/etc/group", *command
 
 
 def set_up_dovecot(root: Path, site: Site) -> Sequence[str | Path]:
     """The command that serves, when all its files are there."""
-    group = str(pwd.getpwnam(OWNER).pw_gid)
+    group, homes = pwd.getpwnam(OWNER).pw_gid, f"home={root}/mail/%d/%n"
+    userdb = f"driver = static\n  args = uid={OWNER} gid={group} {homes} allow_all_users=yes"
+    if site.accounts:
+        userdb = f"driver = passwd-file\n  args = username_format=%n {root}/passwd"
     text = DOVECOT_CONFIG.format(
-        root=root, owner=OWNER, group=group, sessions=site.sessions, fsync=site.fsync
+        root=root,
+        owner=OWNER,
+        group=group,
+        sessions=site.sessions,
+        fsync=site.fsync,
+        userdb=userdb,
+        runs_as="root" if site.accounts else OWNER,
     )
     config = write(root / "dovecot.conf", text)
     for user in site.users:
         script = write(home(root, user.name) / ".dovecot.sieve", user.sieve)
         subprocess.run(["sievec", "-c", config, script], check=True)
-    give(root / "mail")
+    give_to_users(root, site)
     return "dovecot", "-F", "-c", config
 
 

@@ -176,14 +176,17 @@ def print_syncs(sides: Sequence[Side]) -> None:
         print(f"  {side.name:>12} {said}", flush=True)
 
 
-def bench(label: str, folder: str, rounds: int, messages: int, fsync: str) -> None:
+def bench(
+    label: str, folder: str, rounds: int, messages: int, fsync: str, *, accounts: bool
+) -> None:
     """All measurements with everything in one folder."""
     print(f"\nMail on {label}: {folder} ({file_system(folder)})", flush=True)
     with ExitStack() as stack:
         new = tempfile.TemporaryDirectory(prefix="mdaflow-bench-", dir=folder)
         root = Path(stack.enter_context(new))
         root.chmod(0o755)
-        site = Site([User(name, RULES, SIEVE) for name in NAMES], USERS * SESSIONS, fsync)
+        users = [User(name, RULES, SIEVE) for name in NAMES]
+        site = Site(users, USERS * SESSIONS, fsync, accounts)
         sides = [stack.enter_context(started(name, root / name, site)) for name in SIDES]
         compare("messages/s", sides, rounds, lambda side: small(side, messages))
         compare("10 MB: MB/s", sides, rounds, large)
@@ -207,6 +210,8 @@ def main() -> int:
                         help="a folder in memory; empty for none")  # fmt: skip
     parser.add_argument("--fsync", default="optimized", choices=("optimized", "always"),
                         help="Dovecot's mail_fsync (default optimized)")  # fmt: skip
+    parser.add_argument("--accounts", action="store_true",
+                        help="deliver as users with uids of their own (libnss-wrapper)")  # fmt: skip
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.messages < USERS * SESSIONS:
         parser.error(f"at least 1 round and {USERS * SESSIONS} messages")
@@ -221,7 +226,8 @@ def main() -> int:
         )
         for label, folder in (("disk", arguments.disk), ("tmpfs", arguments.tmpfs)):
             if folder:
-                bench(label, folder, arguments.rounds, arguments.messages, arguments.fsync)
+                rounds, messages = arguments.rounds, arguments.messages
+                bench(label, folder, rounds, messages, arguments.fsync, accounts=arguments.accounts)
 
     return finished(measure)
 

@@ -10,6 +10,7 @@ rules, as one that kills workers does. A process that is silent until the deadli
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -46,10 +47,11 @@ Key = tuple[str, int]
 class _Process:
     """One process that is an account."""
 
-    def __init__(self, key: Key, frames: Frames, pid: int) -> None:
+    def __init__(self, key: Key, frames: Frames, name: str) -> None:
         self.key = key
         self.frames = frames
-        self.pid = pid
+        self.name = name
+        """What we and the broker call it."""
 
 
 class Identities:
@@ -58,8 +60,9 @@ class Identities:
     def __init__(self, requests: socket.socket) -> None:
         requests.settimeout(START)
         self._requests = requests
-        self._warm: OrderedDict[int, _Process] = OrderedDict()
-        """By pid; who was used last is last."""
+        self._warm: OrderedDict[str, _Process] = OrderedDict()
+        """By name; who was used last is last."""
+        self._count = itertools.count()
         self._lock = threading.Lock()
 
     def carry_out(
@@ -85,7 +88,7 @@ class Identities:
             except TimeoutError as error:
                 self._kill(process)
                 raise TempFail(TOO_SLOW, f"the process of {user.address} hangs") from error
-            except OSError as error:
+            except Exception as error:  # also a mistake of ours, in what the other side has said
                 self._kill(process)
                 if steward.passed or deaths >= TWO:
                     why = f"the process of {user.address} has ended: {error}"
@@ -119,34 +122,33 @@ class Identities:
                 found = next((p for p in reversed(self._warm.values()) if p.key == key), None)
                 if found is None:
                     break
-                del self._warm[found.pid]
+                del self._warm[found.name]
             if not found.frames.gone:
                 return found, False
             found.frames.close()
         return self._new(key), True
 
     def _new(self, key: Key) -> _Process:
+        name = f"{os.getpid()}.{next(self._count)}"
         ours, theirs = socket.socketpair()
         frames = Frames(ours)
         try:
             with theirs:
-                words = json.dumps(["fork", *key]).encode()
+                words = json.dumps(["fork", name, *key]).encode()
                 socket.send_fds(self._requests, [words], [theirs.fileno()])
-            pid = result(frames.receive(START).value)
-            if not isinstance(pid, int):
-                raise ConnectionError("no words of ours")
+            result(frames.receive(START).value)
         except OSError as error:
             frames.close()
             raise TempFail(INTERNAL, f"no process for {key[0]}: {error}") from error
         except BaseException:
             frames.close()
             raise
-        return _Process(key, frames, pid)
+        return _Process(key, frames, name)
 
     def _keep(self, process: _Process) -> None:
         """It may be used again; others have to go, if there are too many."""
         with self._lock:
-            self._warm[process.pid] = process
+            self._warm[process.name] = process
             gone = [self._warm.popitem(last=False)[1] for _ in range(len(self._warm) - WARM)]
         for old in gone:
             old.frames.close()
@@ -154,7 +156,7 @@ class Identities:
     def _kill(self, process: _Process) -> None:
         process.frames.close()
         with suppress(OSError):
-            self._requests.send(json.dumps(["kill", process.pid]).encode())
+            self._requests.send(json.dumps(["kill", process.name]).encode())
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def live(site: Site, sock: socket.socket, login: str, source: int) -> None:
     far.frames = frames
     log.handlers[:] = [_FarLog(frames)]
     _only(frames, site)
-    frames.send(["ok", os.getpid()])
+    frames.send(["ok", True])
     while _serve(site, frames, user):
         pass
 
@@ -150,10 +150,7 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
 def _room(site: Site, frames: Frames, user: User, frame: Frame) -> list[object]:
     def check() -> None:
         check_home(user)
-        try:
-            quota.check(site.mailbox(user))
-        except OSError as error:
-            raise from_oserror(error) from error
+        quota.check(site.mailbox(user))
 
     return answer_of(check)
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from mdaflow.deliver import prepare
-from mdaflow.deliver.execute import DELIVERERS, STEWARDED, Done
+from mdaflow.deliver.execute import DELIVERERS, MAX_REPLY, STEWARDED, Done
 from mdaflow.deliver.job import Job
 from mdaflow.deliver.mailbox import Mailbox, Prepared, elsewhere
 from mdaflow.engine.context import Fact
-from mdaflow.engine.plan import STORING, Action
+from mdaflow.engine.plan import OUTCOMES, STORING, Action, one_line
 from mdaflow.errors import INTERNAL, Status, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
@@ -42,6 +43,9 @@ PAST = 660.0
 """Seconds to wait behind the fence: programs may run for 600."""
 MOST = 10_000
 """Things that may be said in one delivery."""
+
+MAX_LINE = 8192
+"""Characters of a line for the log."""
 
 _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
 _ACTION = (str, str, str, [str], bool, str, str, [str], [(str, str | float | int)])
@@ -108,7 +112,7 @@ class Steward:
         return passed
 
     def _log(self, frame: Frame, level: int, text: str) -> None:
-        log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text)
+        log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text[:MAX_LINE])
 
     def _fact(
         self, frame: Frame, name: str, arguments: list[str], owner: str, within: float
@@ -150,7 +154,8 @@ class Steward:
         flagged, to = frozenset(flags), tuple(targets)
         message = self._edited(frame, how)
         action = Action(verb, folder, text, flagged, also, owner, rule, None, to, said, message)
-        job = Job(self._message, self._envelope, _NOWHERE, ident, self._site.means, tuple(own))
+        means, whose = self._site.means, self._user.address
+        job = Job(self._message, self._envelope, _NOWHERE, ident, means, tuple(own), whose)
         step = _store(job, action) if verb in STORING else _hand_on(job, action)
         self._number += 1
         self._steps[self._number] = step
@@ -169,10 +174,9 @@ class Steward:
         return Message(received_raw(frame, sealed=True)) if how == "whole" else None
 
     def _commit(self, frame: Frame, number: int) -> list[object]:
-        step = self._steps.pop(number)
-        if not self.passed:
-            step.abort()
+        if not self.passed or number not in self._steps:
             raise ConnectionError("commits without having asked")
+        step = self._steps.pop(number)
         step.commit()
         relay = getattr(step, "relay", None)
         return [step.where, None if relay is None else [*relay[:3], list(relay.targets)]]
@@ -224,16 +228,20 @@ def _checked(value: Any, form: Any) -> Any:
     return value
 
 
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _DONE = ((int, str, str), str, [str], str, str, str, None.__class__ | list)
 
 
 def _carried(words: list[Any]) -> Carried:
     """What became of the message, in the words of `identity.told`."""
-    if not fits(words, _DONE) or not 200 <= words[0][0] < 600:
+    if not fits(words, _DONE):
         raise ConnectionError("no words of ours")
-    status, outcome, places, trouble, rule, where, relay = words
-    taken = _relay(relay)
-    done = Done(Status(*status), outcome, tuple(places), trouble, relay=taken)
+    (code, enhanced, text), outcome, places, trouble, rule, where, relay = words
+    right = _ENHANCED.fullmatch(enhanced) and code // 100 == int(enhanced[0])
+    if not right or outcome not in OUTCOMES.values():
+        raise ConnectionError("no words of ours")
+    status = Status(code, enhanced, one_line(text)[:MAX_REPLY])
+    done = Done(status, outcome, tuple(places), trouble, relay=_relay(relay))
     return Carried(done, rule, where)
 
 

@@ -1,11 +1,11 @@
 """The broker: the one process with root while mail is taken. It makes processes that are users.
 
 It has one thread, no secret, and no socket that a client could reach: the master starts it as a
-program of its own, so that it inherits nothing. Workers ask it by datagrams: `fork LOGIN SOURCE`
-with one end of a conversation, at which a process of that login shall be (see app/identity.py), and
-`kill PID` for one that hangs. Who the login is, and whether it may have mail here, the new process
-finds out itself, as root; a worker can ask for nobody else. Children are watched by descriptors
-(pidfd_open(2)), so that no pid is ever mistaken.
+program of its own, so that it inherits nothing. Workers ask it by datagrams: `fork NAME LOGIN
+SOURCE` with one end of a conversation, at which a process of that login shall be (see
+app/identity.py), and `kill NAME` for one that hangs. Who the login is, and whether it may have mail
+here, the new process finds out itself, as root; a worker can ask for nobody else. Children are
+watched by descriptors (pidfd_open(2)), so that no pid is ever mistaken.
 
 The master makes the pair of sockets and keeps both ends: a broker that dies is replaced, and what
 was asked meanwhile waits in the socket. When the last worker and the master are gone, it ends.
@@ -81,8 +81,11 @@ class Broker:
         return reading
 
     def ended(self) -> int | None:
-        """Its exit code; None when it runs, or was never started."""
-        return None if self._process is None else self._process.poll()
+        """Its exit code, once; None when it runs, or there is none."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            self._process = None
+        return code
 
     @property
     def running(self) -> bool:
@@ -136,8 +139,8 @@ class _Broker:
         self._site = site
         self._requests = requests
         self._most = most
-        self._children: dict[int, int] = {}
-        """By pid: a descriptor of it."""
+        self._children: dict[int, tuple[str, int]] = {}
+        """By pid: what its worker calls it, and a descriptor of it."""
         self._waiting = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -153,8 +156,8 @@ class _Broker:
         while self._children and time.monotonic() < end:
             for key, _ in self._waiting.select(0.1):
                 self._bury(key.data)
-        for child in self._children.values():
-            signal.pidfd_send_signal(child, signal.SIGKILL)
+        for name, _ in tuple(self._children.values()):
+            self._kill(name)
 
     def _take(self) -> None:
         """One request."""
@@ -166,46 +169,51 @@ class _Broker:
                 self._requests.close()
                 return
             match _words(words), files:
-                case ["fork", str(login), int(source)], [file]:
-                    self._fork(login, source, file)
-                case ["kill", int(pid)], [] if pid in self._children:
-                    signal.pidfd_send_signal(self._children[pid], signal.SIGKILL)
-                case ["kill", int(_)], []:
-                    pass  # it has ended by itself
+                case ["fork", str(name), str(login), int(source)], [file]:
+                    self._fork(name, login, source, file)
+                case ["kill", str(name)], []:
+                    self._kill(name)
                 case _:
                     log.error("a worker asked for something strange")
         finally:
             for file in files:
                 os.close(file)
 
-    def _fork(self, login: str, source: int, file: int) -> None:
+    def _kill(self, name: str) -> None:
+        """End a child, unless it has ended by itself."""
+        for called, child in self._children.values():
+            if called == name:
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+
+    def _fork(self, name: str, login: str, source: int, file: int) -> None:
         """Make a process, or say why not."""
         with socket.socket(fileno=os.dup(file)) as sock:
             try:
-                self._make(login, source, sock)
+                self._make(name, login, source, sock)
             except OSError as error:
                 log.error("no process for %s: %s", ascii(login), error)
                 sock.setblocking(False)
                 with suppress(OSError):
                     Frames(sock).send(["os", error.errno or 0, error.strerror or str(error)])
 
-    def _make(self, login: str, source: int, sock: socket.socket) -> None:
+    def _make(self, name: str, login: str, source: int, sock: socket.socket) -> None:
         if len(self._children) >= self._most:
             raise OSError(f"{self._most} are running already")
         pid = os.fork()
         if pid == 0:
             _be(self._site, sock, login, source)
         try:
-            self._children[pid] = os.pidfd_open(pid)
+            child = os.pidfd_open(pid)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._waiting.register(self._children[pid], selectors.EVENT_READ, pid)
+        self._children[pid] = name, child
+        self._waiting.register(child, selectors.EVENT_READ, pid)
 
     def _bury(self, pid: int) -> None:
         """A child has ended."""
-        child = self._children.pop(pid)
+        _, child = self._children.pop(pid)
         self._waiting.unregister(child)
         os.close(child)
         _, status = os.waitpid(pid, 0)
