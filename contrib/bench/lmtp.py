@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--fsync", default="optimized", choices=("optimized", "always"),
                         help="Dovecot's mail_fsync (default optimized)")  # fmt: skip
     parser.add_argument("--accounts", action="store_true",
-                        help="deliver as users with uids of their own (libnss-wrapper)")  # fmt: skip
+                        help="deliver as each user (needs libnss-wrapper)")  # fmt: skip
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.messages < USERS * SESSIONS:
         parser.error(f"at least 1 round and {USERS * SESSIONS} messages")
