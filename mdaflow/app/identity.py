@@ -143,7 +143,7 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
             os.close(file)
     with suppress(OSError):
         frames.send(answer)
-        return True
+        return not (isinstance(site.spooler, mailspool.Spooler) and site.spooler.gone)
     return False
 
 

@@ -32,6 +32,8 @@ class Spooler:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
+        self.gone = False
+        """The writer has ended; so the process of the user has to, too."""
 
     def __call__(
         self,
@@ -55,9 +57,11 @@ class Spooler:
         """Have something done. Raises TempFail, and what the writer raises."""
         try:
             self.frames.send(words, files=(file,) if file >= 0 else ())
-            return str(result(self.frames.receive().value))
+            answer = self.frames.receive().value
         except OSError as error:
+            self.gone = True
             raise from_oserror(error) from error
+        return str(result(answer))
 
 
 class _Waiting:
@@ -151,7 +155,7 @@ class _Writer:
             return self.prepare(frame, *value[1:])
         step, self._step = self._step, None
         if step is None:
-            raise TempFail(INTERNAL, "nothing was prepared")
+            raise ConnectionError("nothing was prepared")
         step.commit() if word == "commit" else step.abort()
         return step.where
 
