@@ -2,7 +2,7 @@
 
 In tests/lint/*.rules a comment beside the line says what is doubtful in it: `# warning: COLUMN:
 message`. A line `# own: a@b` gives the user's addresses, `# provided: x y` the facts that somebody
-tells. clean.rules has what people write.
+tells, `# separator: .` what divides the levels of folders. clean.rules has what people write.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def warnings(path: Path) -> list[Problem]:
     """What lint says of a file."""
     text = path.read_text("utf-8")
     program = compile_rules(text, "r")
-    return lint(program, provided=said(text, "provided"), own=said(text, "own") or ())
+    own, separator = said(text, "own") or (), said(text, "separator")
+    provided = said(text, "provided")
+    return lint(program, provided=provided, own=own, separator="".join(separator or "/"))
 
 
 def codes(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from programs import READ, programs, soup
 
-from mdaflow.deliver.mailbox import components
+from mdaflow.deliver.mailbox import components, parse_mailbox
 from mdaflow.engine.context import Fact, Settings
 from mdaflow.engine.plan import EvaluationError, Plan, Unanswerable
 from mdaflow.engine.run import Stage, run
@@ -521,20 +521,24 @@ def test_any_text_is_html(markup: str) -> None:
 # Folders
 
 pieces = st.lists(
-    st.tuples(st.one_of(anything, st.text(st.sampled_from("./~\\ \x00-aI"))), st.just(True)),
+    st.tuples(st.one_of(anything, st.text(st.sampled_from("./^|~\\ \x00-aI"))), st.just(True)),
     max_size=4,
 )
 
 
-@given(pieces, st.booleans())
-def test_folders_from_mail_are_safe(found: list[tuple[str, bool]], below: bool) -> None:
+@given(pieces, st.booleans(), st.sampled_from("/.^|~"))
+def test_folders_from_mail_are_safe(
+    found: list[tuple[str, bool]], below: bool, separator: str
+) -> None:
     """What comes from the mail makes one level, which can be a folder unless nothing is in it."""
-    name = folder(((("lists/", False),) if below else ()) + (("", True), *found))
+    box = parse_mailbox(f"maildir:Mail:SEPARATOR={separator}", "/home/bob")
+    above = ((f"lists{separator}", False),) if below else ()
+    name = folder((*above, ("", True), *found), separator)
     assert name.isprintable() or not name.isascii()
-    if name == "lists/":
+    if name == f"lists{separator}":
         with pytest.raises(PermFail):
-            components(name)
+            components(box, name)
         return
-    levels = components(name)
+    levels = components(box, name)
     assert len(levels) == (2 if below else 1 if levels else 0)
     assert not any(level.startswith((".", "~")) or level != level.strip() for level in levels)

@@ -94,7 +94,7 @@ class Folders:
     """The root of the tree."""
     mailbox: Annotated[str, Is("mailbox")] = "maildir:Maildir"
     """`maildir:PATH`, `mbox:PATH` or `mbox:PATH:INBOX=PATH`, below the user's folder; behind it
-    `:LAYOUT=fs`, `:UTF-8` and `:SUBSCRIBE`."""
+    `:LAYOUT=fs`, `:UTF-8`, `:SUBSCRIBE` and `:SEPARATOR=CHARACTER`."""
     quota: Annotated[int, Is("quota")] = 0
     """How much mail a user may have, in bytes; 0 or empty for any. Only in Maildirs."""
     quota_messages: Annotated[int, Is("quota_messages")] = 0

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mdaflow.engine.context import Ask
+from mdaflow.engine.context import Ask, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
@@ -88,7 +88,20 @@ def decide(
     ask = ask or site.answers.about(user, really=really, message=message)
     try:
         return run(
-            programs, message, envelope, ask, trace=trace, settings=site.settings, given=given
+            programs,
+            message,
+            envelope,
+            ask,
+            trace=trace,
+            settings=_settings(site, user),
+            given=given,
         )
     except EvaluationError as error:
         raise TempFail(INTERNAL, str(error)) from error
+
+
+def _settings(site: Site, user: User | None) -> Settings:
+    """What the rules of a user are run with."""
+    if user is None or ":SEPARATOR=" not in user.mailbox:  # mostly, and then nothing is imported
+        return site.settings
+    return site.settings._replace(separator=site.mailbox(user).separator)

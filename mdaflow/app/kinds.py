@@ -190,7 +190,7 @@ def _zone(match: re.Match[str], _: str) -> str:
 
 
 _LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
-_MORE = r"(?::LAYOUT=fs|:UTF-8|:SUBSCRIBE)*"
+_MORE = r"(?::LAYOUT=fs|:UTF-8|:SUBSCRIBE|:SEPARATOR=[/.^|~])*"
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES = {
     word: seconds
@@ -229,13 +229,14 @@ KINDS: dict[str, Kind] = {
     "login": _text("a user name", _LOGIN),
     "mailbox": _text(
         "maildir:PATH, mbox:PATH or mbox:PATH:INBOX=PATH, each PATH relative and without '..', "
-        "and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE",
+        "and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE, :SEPARATOR=CHARACTER",
         rf"maildir:([^:]+)(?::LAYOUT=maildir\+\+)?{_MORE}|mbox:([^:]+)(?::INBOX=([^:]+))?{_MORE}",
         _below,
     ),
     "mailbox_of_account": _text(
         "maildir:PATH, mbox:PATH, mbox:PATH:INBOX=PATH or mbox:PATH:INBOX=/DIRECTORY/%u, each PATH "
-        "relative and without '..', and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE",
+        "relative and without '..', and perhaps :LAYOUT=fs, :UTF-8, :SUBSCRIBE, "
+        ":SEPARATOR=CHARACTER",
         rf"maildir:([^:]+)(?::LAYOUT=maildir\+\+)?{_MORE}"
         rf"|mbox:([^:]+)(?::INBOX=(?:([^:/][^:]*)|(/(?:[^:/%]+/)+[^:/%]*%u[^:/%]*)))?{_MORE}",
         _below_or_in_spool,

@@ -214,7 +214,7 @@ def _text(action: Action) -> str:
 
 def _folder(texts: Sequence[str]) -> str:
     name = texts[0]
-    return name if is_mailbox(name) else folder(((name, False),))
+    return name if is_mailbox(name) else folder(((name, False),), "/")
 
 
 _VERBS = {"keep": "deliver"}

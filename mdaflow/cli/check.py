@@ -29,6 +29,7 @@ from mdaflow import (
     Stage,
     compile_rules,
     lint,
+    parse_mailbox,
     read_config,
 )
 from mdaflow.app.answers import PROVIDED
@@ -139,7 +140,8 @@ def _check(here: Site, path: str, site: bool, verbose: bool) -> Checked:
         program = compile_rules(text, name, powers, read, here.settings.limits)
     except SourceError as error:
         return Checked(name, error.show, errors=error.problems)
-    warnings = lint(program, provided=PROVIDED, own=() if site else _addresses(here))
+    own = () if site else _addresses(here)
+    warnings = lint(program, provided=PROVIDED, own=own, separator=_separator(here.config))
     files = {warning.span.file for warning in warnings}
     sources = {file: Source(texts[file].decode("utf-8-sig"), file) for file in files}
 
@@ -156,17 +158,22 @@ def _addresses(here: Site) -> tuple[str, ...]:
     return ()
 
 
+def _separator(settings: Config) -> str:
+    """What divides the levels of folder names; empty when it is not the same for all users."""
+    found = {parse_mailbox(users.mailbox, "/").separator for users in settings.users}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _try(
     here: Site, program: Program, site: bool, verbose: bool
 ) -> tuple[Sequence[Result], int, Sequence[tuple[Span, str]]]:
     """What became of the tests, the number of rules, and those that no test reaches."""
     rules = named_rules(program)
     stage = Stage(program, "site" if site else "user")
+    settings = here.settings._replace(separator=_separator(here.config) or "/")
     results = []
     for case in program.cases:
-        result = try_case(
-            stage, case, rules, settings=here.settings, ask=here.answers, read=_sample
-        )
+        result = try_case(stage, case, rules, settings=settings, ask=here.answers, read=_sample)
         shown = verbose and not result.passed  # traces are large
         results.append(result if shown else result._replace(trace=()))
     return results, len(rules), tuple(unreached(rules, results).items())

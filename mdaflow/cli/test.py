@@ -177,7 +177,7 @@ def _decide(
 
         about, given = trial.told(about, given, here.settings)
         ask = trial.offline(ask) if offline else ask
-    return decide(here, programs, mail, about, ask=ask, given=given, trace=True)
+    return decide(here, programs, mail, about, user=whose, ask=ask, given=given, trace=True)
 
 
 # rules

@@ -80,7 +80,7 @@ def expire(mailbox: Mailbox, now: float, *, dry_run: bool = False) -> Iterator[C
                 if counts := _expire_in(root, directory, now, dry_run):
                     if counts["expired"] and not dry_run:
                         release(root, Total(counts["bytes"], counts["expired"]), mailbox.home)
-                    name = directory[1:].replace(".", "/") or mailbox.name
+                    name = directory[1:].replace(".", mailbox.separator) or mailbox.name
                     called = name if mailbox.utf8 else from_modified_utf7(name)
                     yield Counts(called, *(counts[field] for field in Counts._fields[1:]))
 

@@ -5,10 +5,11 @@ that maps a folder name to a path. The rest is what the formats share: directori
 one by one and never through a symbolic link, so that no path leads out of the home directory
 (P28); what is missing is made with mode 0700, what exists keeps its mode (P21).
 
-A folder name has `/` between its components. Maildir++ keeps `lists/dev` in the directory
-`.lists.dev`, a Maildir with `LAYOUT=fs` in the directory `lists/dev`, mbox in the file `lists/dev`.
-On disk they use modified UTF-7 (RFC 3501 section 5.1.3), or with `UTF-8` that, as Dovecot does.
-`INBOX`, in any case, or the empty name is the inbox.
+A folder name has `/` between its components, or what `SEPARATOR=` says, as a namespace of Dovecot's
+does: `lists.dev`. No component has a `/` or that character in it. Maildir++ keeps `lists/dev` in
+the directory `.lists.dev`, a Maildir with `LAYOUT=fs` in the directory `lists/dev`, mbox in the
+file `lists/dev`. On disk they use modified UTF-7 (RFC 3501 section 5.1.3), or with `UTF-8` that, as
+Dovecot does. `INBOX`, in any case, or the empty name is the inbox.
 
 What an administrator names by an absolute path, `mbox:/path/file` or `maildir:/path`, is a mailbox
 of its own: `elsewhere`. Its parents are trusted, and followed; the last component is no link. So is
@@ -46,7 +47,7 @@ _LONGEST = 255  # bytes of a file name
 _LONGEST_PATH = 1024  # bytes of a path below the mailbox: readers open whole paths (PATH_MAX)
 _CONTROLS = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _UNSAFE = re.compile(_CONTROLS)
-_UNSAFE_FOLDER = re.compile(_CONTROLS + r"|\\|\A~|(?:\A|/)(?:\.|/|\Z)")
+_UNSAFE_COMPONENT = re.compile(_CONTROLS + r"|[\\/]|\A(?:\.|\Z)")
 _ELSEWHERE = re.compile(r"(mbox|maildir):(/.*)", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEVER = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
@@ -107,6 +108,8 @@ class Mailbox:
     """Maildir: `fs` for a directory in another, as mbox has it; empty for Maildir++."""
     utf8: bool = False
     """Folders have their names in UTF-8 on the disk."""
+    separator: str = "/"
+    """What is between the components of a folder name."""
     subscribe: bool = False
     """New folders are added to Dovecot's list of subscriptions."""
     quota: Quota | None = None
@@ -151,9 +154,10 @@ _OPTIONS: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
     "LAYOUT=fs": (_FORMATS, {"layout": "fs"}),
     "UTF-8": (_FORMATS, {"utf8": True}),
     "SUBSCRIBE": (_FORMATS, {"subscribe": True}),
+    **{f"SEPARATOR={char}": (_FORMATS, {"separator": char}) for char in "/.^|~"},
 }
-"""What a mailbox may be besides: the formats that know it, and what it sets. All but the last are
-words of Dovecot's."""
+"""What a mailbox may be besides: the formats that know it, and what it sets. The first three are
+words of Dovecot's `mail_location`."""
 
 
 def elsewhere(folder: str) -> tuple[Mailbox, str] | None:
@@ -175,8 +179,8 @@ def elsewhere(folder: str) -> tuple[Mailbox, str] | None:
 
 def in_spool(mailbox: Mailbox, folder: str) -> tuple[Mailbox, str] | None:
     """The mailbox that the inbox is in the spool of the system, and the folder in it; None for any
-    other folder. Raises PermFail for a bad name."""
-    if not mailbox.inbox.startswith("/") or components(folder):
+    other folder."""
+    if not (mailbox.inbox.startswith("/") and is_inbox(folder)):
         return None
     home, _, name = mailbox.inbox.rpartition("/")
     spooler = mailbox.spooler
@@ -200,19 +204,24 @@ def _fits(name: str) -> bool:
     )
 
 
-def components(folder: str) -> tuple[str, ...]:
+def is_inbox(folder: str) -> bool:
+    """It is the name of the inbox."""
+    return folder.lower() in ("", "inbox")
+
+
+def components(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
     """The components of a folder name; none for the inbox. Raises PermFail for a bad name."""
-    if folder.lower() in ("", "inbox"):
+    if is_inbox(folder):
         return ()
-    names = tuple(folder.split("/"))
-    if _UNSAFE_FOLDER.search(folder) or len(names) > DEEPEST:
+    names = tuple(folder.split(mailbox.separator))
+    if folder[0] == "~" or any(map(_UNSAFE_COMPONENT.search, names)) or len(names) > DEEPEST:
         _refuse(folder)
     return names
 
 
 def describe(mailbox: Mailbox, folder: str) -> str:
     """Format and folder for the log and the reply: `mbox lists/dev`."""
-    return f"{mailbox.format} {'/'.join(components(folder)) or mailbox.name}"
+    return f"{mailbox.format} {mailbox.separator.join(components(mailbox, folder)) or mailbox.name}"
 
 
 def locate(mailbox: Mailbox, folder: str) -> tuple[str, ...]:
@@ -234,7 +243,7 @@ def spelt(mailbox: Mailbox, folder: str) -> list[str]:
 
     Raises PermFail for a bad name.
     """
-    names: Iterable[str] = components(folder)
+    names: Iterable[str] = components(mailbox, folder)
     if (mailbox.format, mailbox.layout) == ("maildir", ""):
         names = (name.replace(".", "-") for name in names)
     return list(names) if mailbox.utf8 else list(map(modified_utf7, names))
@@ -288,7 +297,7 @@ def temporary_failures(folder: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NEVER and components(folder):
+        if error.errno in _NEVER and not is_inbox(folder):
             why = f"{error.strerror}: {error.filename or ''}".rstrip(": ")
             raise PermFail(BAD_FOLDER, f"no folder {folder[:100]!r}: {why}") from error
         raise from_oserror(error) from error

@@ -37,9 +37,9 @@ from mdaflow.deliver.leftovers import remove_leftovers
 from mdaflow.deliver.mailbox import (
     Chunks,
     Mailbox,
-    components,
     describe,
     enter,
+    is_inbox,
     locate,
     open_directory,
     open_existing,
@@ -113,7 +113,7 @@ class Delivery:
     def enter(self, mailbox: Mailbox, folder: str, size: int) -> None:
         """Open the Maildir's directories, see that there is room for so many bytes, and find
         letters for the keywords. Raises OSError, TempFail and PermFail."""
-        inside, place = bool(components(folder)), f"{mailbox.home}: {self.where}"
+        inside, place = not is_inbox(folder), f"{mailbox.home}: {self.where}"
         maildir = open_directory(mailbox.home, locate(mailbox, folder))
         try:
             try:

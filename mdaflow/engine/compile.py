@@ -117,7 +117,7 @@ def _deliver(node: ir.Act) -> What:
     if literal is not None and is_mailbox(literal):
         return lambda run: {"folder": literal}
     text = compile_text(node.operands[0])
-    return lambda run: {"folder": folder(text(run))}
+    return lambda run: {"folder": folder(text(run), run.context.settings.separator)}
 
 
 def _forward(node: ir.Act) -> What:

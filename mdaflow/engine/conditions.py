@@ -84,13 +84,14 @@ def _holds(node: ir.Compare, lists: Lists) -> Callable[[Run, Sequence[Any]], boo
 
 def _question(node: ir.Question, lists: Lists) -> Test:
     texts = [compile_text(text) for text in node.arguments]
-    read = folder if node.name == "folder" else plain
     literal = node.arguments[0].literal or ""
 
     def question(run: Run) -> bool:
-        arguments = tuple(read(text(run)) for text in texts)
-        if node.name == "folder" and literal:
-            arguments = (literal,)
+        if node.name == "folder":
+            name = literal or folder(texts[0](run), run.context.settings.separator)
+            arguments: tuple[str, ...] = (name,)
+        else:
+            arguments = tuple(plain(text(run)) for text in texts)
         found = run.ask(node.span, node.name, arguments)
         held = bool(found and found[0])
         if run.trace is not None:

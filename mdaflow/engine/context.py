@@ -53,6 +53,8 @@ class Settings(NamedTuple):
     spam_score: float = 5.0
     """The `spam.score` from which on a message is spam."""
     limits: Limits = DEFAULTS
+    separator: str = "/"
+    """What divides the levels of a folder name in the recipient's mailbox."""
 
 
 class Context(NamedTuple):

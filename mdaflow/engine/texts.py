@@ -149,8 +149,8 @@ def length(pieces: Pieces) -> int:
 _MAILBOX = re.compile(r"\A(mbox|maildir):(?=/)")
 
 
-def folder(pieces: Pieces) -> str:
-    """The text as a folder name: levels divided by `/`, empty for the inbox.
+def folder(pieces: Pieces, separator: str) -> str:
+    """The text as a folder name: levels divided by `separator`, empty for the inbox.
 
     A level with a hole stays when there was nothing to put in, and the name is that of no folder:
     without the level, `lists/{list}` would be the parent of all lists. It never names a mailbox by
@@ -158,11 +158,11 @@ def folder(pieces: Pieces) -> str:
     """
     levels: list[list[str]] = [[]]
     for piece, tainted in pieces:
-        first, *more = [_safe(piece)] if tainted else piece.split("/")
+        first, *more = [_safe(piece, separator)] if tainted else piece.split(separator)
         if first or tainted:
             levels[-1].append(first)
         levels += [[text] if text else [] for text in more]
-    name = "/".join(_level("".join(parts)) for parts in levels if parts)
+    name = separator.join(_level("".join(parts)) for parts in levels if parts)
     return "" if name.upper() == "INBOX" else _MAILBOX.sub(r"\1-", name)
 
 
@@ -170,6 +170,8 @@ def _level(text: str) -> str:
     return _HIDDEN.sub("", text)[:MAX_LEVEL].rstrip()
 
 
-def _safe(piece: str) -> str:
+def _safe(piece: str, separator: str) -> str:
     printable = piece.encode("utf-8", "replace").decode()
-    return CONTROL.sub(" ", printable).replace("/", "-").replace("\\", "-")
+    for char in ("/", "\\", separator):
+        printable = printable.replace(char, "-")
+    return CONTROL.sub(" ", printable)

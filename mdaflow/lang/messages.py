@@ -105,7 +105,7 @@ ERRORS = {
     "said-twice": "'{word}' is said twice",
     "unknown-flag": "unknown flag '{flag}'; known are {known}, and keywords such as \"$Work\"",
     "folder-control": "a folder name has no control characters",
-    "folder-backslash": "a folder name has no backslash; levels are divided by /",
+    "folder-backslash": "a folder name has no backslash; mostly, / divides its levels",
     "folder-dot": 'no level of a folder name begins with a dot; write "{meant}"',
     "folder-empty": 'a folder name has no empty levels; write "{meant}"',
     "folder-absolute": 'a folder name does not begin with /; write "{meant}", or for a mailbox of '
@@ -190,7 +190,8 @@ WARNINGS: dict[str, str] = {
     # folders, flags, addresses
     "folder-inbox": 'folders are not below the inbox here; write "{rest}"',
     "folder-home": 'this is a folder of the mailbox, not a path; write "{rest}"',
-    "folder-levels": 'a dot divides no levels, and is stored as -; write "{meant}"',
+    "folder-levels": 'a dot divides no levels here, and may be stored as -; write "{meant}"',
+    "folder-slash": 'no folder name has a / here; write "{meant}"',
     "folder-alike": "'{folder}' and '{other}' ({where}) are two folders; write both alike",
     "flag-backslash": "'{flag}' is a word of your own; did you mean the flag \"\\\\{flag}\"?",
     "program-words": "no shell reads this: it is the name of one program; write "

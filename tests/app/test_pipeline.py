@@ -86,6 +86,20 @@ def test_three_stages(site: MakeSite, tmp_path: Path) -> None:
     assert stored(tmp_path) == ["Maildir/.After/new", "Maildir/.Archive/new"]
 
 
+def test_separator_of_folders(site: MakeSite, tmp_path: Path) -> None:
+    """Where a dot divides levels, what the mail says makes none, and a slash is in no name."""
+    rules = 'also deliver to "lists.{subject}" also deliver to "a/b" if folder "lists.x" exists {}'
+    here = site(user=rules)
+    users = replace(here.users[0], mailbox="maildir:Maildir:SEPARATOR=.")
+    here = replace(here, users=(users,))
+    message = Message(b"Subject: x.y\n\n")
+    status = pipeline.deliver_message(here, message, Envelope("ann@example.com", "bob@example.org"))
+    assert status.text.endswith("Saved to lists.x-y, INBOX")
+    notice = ["Maildir/new"]
+    assert stored(tmp_path) == ["Maildir/.lists.x-y/new", "Maildir/new", *notice]
+    assert "bad folder name 'a/b'" in log_lines(tmp_path)[-1]
+
+
 def test_final_action_of_before_ends_all(site: MakeSite, tmp_path: Path) -> None:
     """What the site decides first, the user's rules never see."""
     assert send(site('reject "not here"', 'deliver to "Mine"')) == Status(550, "5.7.1", "not here")

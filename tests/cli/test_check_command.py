@@ -114,6 +114,19 @@ def test_warnings(home: Home) -> None:  # noqa: F811
     assert (strict.returncode, strict.stdout.decode()) == (65, f"{path}: failed, 1 warning\n")
 
 
+def test_separator(home: Home) -> None:  # noqa: F811
+    """Where a dot divides the levels of folders, dots are as they should be, and no slash is."""
+    path = home.write("my.rules", 'rule when subject is "x" { deliver to "a/b" }\n')
+    config = home.config(users=[{"folders": "mail", "mailbox": "mbox:mail:SEPARATOR=."}])
+    done = home.call("check", "--config", config, path)
+    assert b'no folder name has a / here; write "a.b"' in done.stderr
+    mail = 'message """\nSubject: b.c\n\nx\n"""\n'
+    case = f'test "x" {{\n{mail}expect deliver to "a.b-c"\n}}\n'
+    home.write("my.rules", f'deliver to "a.{{subject}}"\n{case}')
+    done = home.call("check", "--config", config, path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_warning_in_an_import(home: Home) -> None:  # noqa: F811
     """A warning about an imported file shows the line of that file."""
     home.write("more.rules", "# more\n" + DOUBTFUL)

@@ -165,6 +165,17 @@ def test_users_of_a_site(home: Home) -> None:
     assert b"<eve@example.org>: refused at RCPT: 550 5.1.1" in refused.stderr
 
 
+def test_separator_of_a_user(home: Home) -> None:
+    """The folders of a user are divided as a delivery divides them."""
+    config = home.config(users=[{"folders": "mail", "mailbox": "maildir:Mail:SEPARATOR=."}])
+    home.write("m.eml", b"Subject: b.c\n\n")
+    rules = home.write("my.rules", 'deliver to "a.{subject}"')
+    done = home.call(
+        "test", "--config", config, "-r", "bob@example.org", "--rules", rules, home.mail
+    )
+    assert b'=> deliver to "a.b-c"' in done.stdout
+
+
 def test_errors_of_rules(home: Home) -> None:
     """Wrong rules are shown with their line and a caret."""
     rules = home.write("my.rules", 'rule when subjct is "x" { keep }\n')

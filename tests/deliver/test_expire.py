@@ -72,11 +72,11 @@ def run(box: Mailbox, now: float = OVER, *, dry_run: bool = False) -> set[Counts
     return set(counts)
 
 
-@pytest.mark.parametrize("options", ["", ":UTF-8"])
+@pytest.mark.parametrize("options", ["", ":UTF-8", ":SEPARATOR=.", ":SEPARATOR=^"])
 def test_names_of_folders(tmp_path: Path, options: str) -> None:
     """Folders are found and called by their names however the disk spells them."""
     box = parse_mailbox(f"maildir:Maildir{options}", str(tmp_path))
-    names = ("", "a", "a/b", "ü/台", "x/y/z")
+    names = ["", "a", *(box.separator.join(name) for name in ("ab", "ü台", "xyz"))]
     for name in names:
         deliver.prepare(box, name, [RAW], (), "", RECEIVED, DAY).commit()
         deliver.prepare(box, name, [RAW], (), "", RECEIVED).commit()

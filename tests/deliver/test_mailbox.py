@@ -61,6 +61,9 @@ def test_mailbox_is_parsed(spec: str, path: str, inbox: tuple[str, ...]) -> None
         ("maildir:Maildir:LAYOUT=index", "unknown option 'LAYOUT=index'"),
         ("maildir:Maildir:UTF-8=yes", "unknown option 'UTF-8=yes'"),
         ("maildir:Maildir:", "unknown option ''"),
+        ("maildir:Maildir:SEPARATOR=", "unknown option 'SEPARATOR='"),
+        ("mbox:mail:SEPARATOR=a", "unknown option 'SEPARATOR=a'"),
+        ("mbox:mail:SEPARATOR=..", "unknown option 'SEPARATOR=..'"),
         ("mbox:mail:INBOX", "'' is not a path below"),
         ("mbox:mail:INBOX=.", "'.' is not a file"),
         ("mbox:mail:INBOX=/bob", "'/bob' is not a file in the spool"),
@@ -85,7 +88,7 @@ def test_every_format_has_a_deliverer() -> None:
 @pytest.mark.parametrize("name", ["", "INBOX", "inbox", "InBox"])
 def test_inbox(name: str) -> None:
     """INBOX in any case, and the empty name, are the inbox."""
-    assert components(name) == ()
+    assert components(MAILDIR, name) == ()
     assert mailbox.describe(MAILDIR, name) == "maildir INBOX"
 
 
@@ -129,6 +132,41 @@ def test_layouts_and_names_as_dovecot_has_them(options: str, path: str) -> None:
     mbox = parse_mailbox(f"mbox:mail{options.replace(':LAYOUT=maildir++', '')}", "/home/bob")
     utf8 = "UTF-8" in options
     assert locate(mbox, "v1.2/ü") == ("mail", "v1.2", "ü" if utf8 else "&APw-")
+
+
+@pytest.mark.parametrize("separator", ["/", ".", "^", "|", "~"])
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("maildir:Mail", ".lists.&APw-.b c"),
+        ("maildir:Mail:UTF-8", ".lists.ü.b c"),
+        ("maildir:Mail:LAYOUT=fs", "lists/&APw-/b c"),
+        ("mbox:Mail", "lists/&APw-/b c"),
+    ],
+)
+def test_separator(spec: str, path: str, separator: str) -> None:
+    """Whatever divides a name, it is the same folder; what else would divide one is refused."""
+    box = parse_mailbox(f"{spec}:SEPARATOR={separator}", "/home/bob")
+    name = separator.join(("lists", "ü", "b c"))
+    assert locate(box, name) == ("Mail", *path.split("/"))
+    assert mailbox.describe(box, name) == f"{box.format} {name}"
+    assert locate(box, "inbox") == locate(box, "")
+    bad = ["..", "a/..", separator, f"a{separator}", f"{separator}a", f"a{separator * 2}b"]
+    bad += [f"a{separator}.b", f"a{separator}..", "~a", separator.join("a" * 17)]
+    for folder in bad if separator == "/" else [*bad, "a/b", "/a", f"a{separator}b/c"]:
+        with pytest.raises(PermFail):
+            locate(box, folder)
+
+
+@pytest.mark.parametrize(
+    ("separator", "maildir", "mbox"),
+    [("/", ".v1-2^x", "v1.2^x"), (".", ".v1.2^x", "v1/2^x"), ("^", ".v1-2.x", "v1.2/x")],
+)
+def test_other_characters_divide_nothing(separator: str, maildir: str, mbox: str) -> None:
+    """A character that does not divide is a part of the name, but a dot in Maildir++."""
+    for kind, path in (("maildir", maildir), ("mbox", mbox)):
+        box = parse_mailbox(f"{kind}:Mail:SEPARATOR={separator}", "/home/bob")
+        assert locate(box, "v1.2^x") == ("Mail", *path.split("/"))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +234,8 @@ def test_mbox_folder_is_no_dotlock() -> None:
 @given(st.text())
 def test_any_folder_name_is_a_safe_path_or_refused(folder: str) -> None:
     """Whatever the name, the path stays below the mailbox and has sane components."""
-    specs = ("maildir:Mail:LAYOUT=fs", "maildir:Mail:UTF-8", "mbox:mail:UTF-8")
+    specs = ["maildir:Mail:LAYOUT=fs", "maildir:Mail:UTF-8", "mbox:mail:UTF-8"]
+    specs += [f"{spec}:SEPARATOR={char}" for spec in specs for char in ".|~"]
     for box in (MAILDIR, MBOX, *(parse_mailbox(spec, "/home/bob") for spec in specs)):
         try:
             root, *below = locate(box, folder)

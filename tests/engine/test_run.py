@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdaflow.engine.context import Settings
+from mdaflow.engine.context import Fact, Settings
 from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.lang import compile_rules
@@ -86,6 +86,34 @@ def test_hole_with_nothing_in_it(rules: str, name: str) -> None:
     """A level stays when there was nothing for its hole; slashes too many in a variable go."""
     (action,) = plan(rules).actions
     assert action.folder == name
+
+
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [
+        ('deliver to "lists.{subject}"', "lists.x-y-z"),
+        ('deliver to "a.{header X-No}.b"', "a..b"),
+        ('set x = "b.c" deliver to "a.{x}.d"', "a.b.c.d"),
+        ('set x = "b.{subject}" deliver to "a.{x}"', "a.b.x-y-z"),
+        ('deliver to "a/b"', "a/b"),
+        ('deliver to "inbox"', ""),
+        ('deliver to "{header X-Long}.{header X-Long}"', f"{'y' * 80}.{'y' * 80}"),
+    ],
+)
+def test_other_separator(rules: str, name: str) -> None:
+    """Where a dot divides levels, the mail can neither make one by it nor by a slash."""
+    message = Message(b"Subject: x.y/z\nX-Long: %s\n\n" % (b"y" * 100))
+    settings, asked = Settings(separator="."), []
+
+    def ask(fact: Fact) -> list[bool]:
+        asked.append(fact.arguments)
+        return [True]
+
+    (action,) = run(compile_rules(rules), message, settings=settings).actions
+    assert action.folder == name
+    question = rules.replace("deliver to", "if folder") + " exists { keep }"
+    run(compile_rules(question), message, ask=ask, settings=settings)
+    assert asked == [(name or "inbox",)]
 
 
 def test_options_of_actions() -> None:

@@ -24,6 +24,10 @@ SPECS = (
     *("maildir:Mail:LAYOUT=fs:UTF-8", "mbox:mail", "mbox:mail:UTF-8"),
 )
 FOLDERS = ("lists/dev", "Entwürfe/台北", "R&D", "a~b/c d")
+SEPARATED = (
+    *(("maildir:Mail", "."), ("maildir:Mail", "/"), ("maildir:Mail:LAYOUT=fs", ".")),
+    *(("mbox:mail", "."), ("mbox:mail:UTF-8", "^"), ("maildir:Mail", "|")),
+)
 NOBODY = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
@@ -45,12 +49,12 @@ def give_away(home: Path) -> None:
             shutil.chown(os.path.join(folder, name), NOBODY)
 
 
-def doveadm(home: Path, spec: str, *words: str) -> str:
-    """What doveadm says."""
+def doveadm(home: Path, spec: str, *words: str, more: str = "") -> str:
+    """What doveadm says, with `more` lines of configuration."""
     kind, path = spec.split(":", 1)
     (home / "conf").write_text(
         f"log_path = {home}/log\nbase_dir = {home}/run\nstate_dir = {home}/run\nssl = no\n"
-        f"first_valid_uid = 1\nmail_location = {kind}:~/{path}\n"
+        f"first_valid_uid = 1\nmail_location = {kind}:~/{path}\n{more}"
     )
     command = [need("doveadm"), "-c", str(home / "conf"), *words]
     if os.geteuid() == 0:
@@ -85,6 +89,24 @@ def test_folders_and_subscriptions(home: Path, spec: str) -> None:
     for name in names:
         found = doveadm(home, spec, "mailbox", "status", "messages", name)
         assert found.endswith(f"messages={2 if name == 'R&D' else 1}\n")
+
+
+@pytest.mark.parametrize(("spec", "separator"), SEPARATED)
+def test_separator(home: Path, spec: str, separator: str) -> None:
+    """A folder is called alike by rules and by Dovecot, whose namespace has the same separator."""
+    box = parse_mailbox(f"{spec}:SUBSCRIBE:SEPARATOR={separator}", str(home))
+    names = {separator.join(name.split("/")) for name in FOLDERS}
+    for folder in ("", *names):
+        put(box, folder)
+    give_away(home)
+    more = f"namespace inbox {{\n  inbox = yes\n  separator = {separator}\n}}\n"
+    above = {name.partition(separator)[0] for name in names}
+    listed = doveadm(home, spec, "mailbox", "list", more=more)
+    assert set(listed.splitlines()) == {"INBOX", *names, *above}
+    assert set(doveadm(home, spec, "mailbox", "list", "-s", more=more).splitlines()) == names
+    for name in names:
+        found = doveadm(home, spec, "mailbox", "status", "messages", name, more=more)
+        assert found.endswith("messages=1\n")
 
 
 @pytest.mark.parametrize("locks", ["dotlock fcntl", "fcntl dotlock"])

@@ -70,14 +70,19 @@ CHECKS: tuple[Callable[[View], Iterator[Problem]], ...] = (
 
 
 def lint(
-    program: ir.Program, *, provided: Collection[str] | None = None, own: Collection[str] = ()
+    program: ir.Program,
+    *,
+    provided: Collection[str] | None = None,
+    own: Collection[str] = (),
+    separator: str = "/",
 ) -> list[Problem]:
     """What is doubtful in a program: warnings only, by place, at most MAX_PROBLEMS.
 
     `provided` are the facts that somebody can tell here, as `virus.found`, `attachment.type`,
     `listed` or `learn`; None: not known. `own` are the user's addresses.
+    `separator` divides the levels of folder names; empty: not known, or not the same for all.
     """
-    view = View(program, provided, own)
+    view = View(program, provided, own, separator)
     problems: set[Problem] = set()
     # nobody reads more: merged, so that what is left out is mostly the end of the program
     for problem in merge(*(check(view) for check in CHECKS), key=_place):

@@ -23,24 +23,28 @@ _NO_FOLDERS = tuple(
 
 _DOT = re.compile(r"(?<=[^\W\d]|\})\.(?=[^\W\d]|\{…\})")
 """Between words; in `v1.2` it is a part of one."""
+_SLASH = re.compile("/")
 _PATHS = ("mbox:", "maildir:")
 
 
 def no_folder(view: View) -> Iterator[Problem]:
     """`folder-inbox`, `folder-home`: a name from another program."""
     for text in _folders(view):
-        if found := _from_elsewhere(text):
+        if found := _from_elsewhere(text, view.separator or "/"):
             code, rest = found
             yield Problem.of(text.span, code, rest=rest or "…")
 
 
 def levels(view: View) -> Iterator[Problem]:
-    """`folder-levels`: a dot as in the names that Maildir++ gives to directories."""
-    for text in _folders(view):
+    """`folder-levels`: a dot as in the names that Maildir++ gives to directories; `folder-slash`:
+    a slash where something else divides the levels."""
+    other = _DOT if view.separator == "/" else _SLASH
+    for text in _folders(view) if view.separator else ():
         name = "".join(part if isinstance(part, str) else "{…}" for part in text.parts)
-        meant = _DOT.sub("/", name)
+        meant = other.sub(view.separator, name)
         if meant != name and not (name.startswith(_PATHS) or _from_elsewhere(text)):
-            yield Problem.of(text.span, "folder-levels", meant=meant)
+            code = "folder-levels" if other is _DOT else "folder-slash"
+            yield Problem.of(text.span, code, meant=meant)
 
 
 def alike(view: View) -> Iterator[Problem]:
@@ -69,13 +73,13 @@ def _folders(view: View) -> Iterator[ir.Text]:
                 yield from names
 
 
-def _from_elsewhere(folder: ir.Text) -> tuple[str, str] | None:
+def _from_elsewhere(folder: ir.Text, separator: str = "/") -> tuple[str, str] | None:
     """The code of the warning for a name from another program, and what it means here."""
     first = folder.parts[0] if folder.parts else ""
     for code, pattern in _NO_FOLDERS:
         if isinstance(first, str) and (found := pattern.fullmatch(first)):
             sign = found.groupdict().get("sign") or "/"
-            return code, found["rest"].replace(sign, "/")
+            return code, found["rest"].replace(sign, separator)
     return None
 
 

@@ -21,11 +21,17 @@ class View:
     """A program and what is known of it."""
 
     def __init__(
-        self, program: ir.Program, provided: Collection[str] | None, own: Collection[str]
+        self,
+        program: ir.Program,
+        provided: Collection[str] | None,
+        own: Collection[str],
+        separator: str,
     ) -> None:
         self.program = program
         self.provided = provided
         """The facts that somebody can tell; None: not known."""
+        self.separator = separator
+        """What divides the levels of a folder name; empty: not known."""
         self.nodes = list(walk(program.body))
         assigned = [(assign.name, assign.value) for assign in self.all(ir.Assign)]
         self.lists = {name: value for name, value in assigned if isinstance(value, ir.Items)}
