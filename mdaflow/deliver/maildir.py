@@ -241,7 +241,11 @@ def _rename(source: int, name: str, target: int, final: str) -> None:
     """Rename without replacing (P17). Raises OSError, FileExistsError when the name is taken."""
     code = _renameat2()(source, os.fsencode(name), target, os.fsencode(final), _NOREPLACE)
     if code in (errno.EINVAL, errno.ENOSYS):  # NFS, or an old kernel
-        os.link(name, final, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        try:
+            os.link(name, final, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except FileExistsError:  # so NFS also says when a lost reply was asked for again
+            if os.stat(name, dir_fd=source, follow_symlinks=False).st_nlink != 2:
+                raise
         with suppress(OSError):  # the message is in place; a leftover in tmp/ is aged out
             os.unlink(name, dir_fd=source)
     elif code:

@@ -10,6 +10,7 @@ import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from boxes import store, tree
@@ -159,6 +160,22 @@ def test_no_free_name(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.status == INTERNAL
     assert file.is_symlink()
     assert files(box) == []
+
+
+def test_link_whose_reply_was_lost(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that NFS has made, and says was there, is made: the message is stored once."""
+    real = os.link
+
+    def link(*arguments: Any, **more: Any) -> None:
+        real(*arguments, **more)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(maildir, "_renameat2", lambda: lambda *_: errno.EINVAL)
+    monkeypatch.setattr(os, "link", link)
+    store(box, RAW)
+    [file] = files(box)
+    assert file.read_bytes() == RAW
+    assert file.stat().st_nlink == 1
 
 
 def test_old_library(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
