@@ -47,10 +47,26 @@ def drop_dotlock(directory: int, name: str, inode: int) -> None:
             os.unlink(name, dir_fd=directory)
 
 
-class Dotlock(NamedTuple):
+def drop_leftover(directory: int, name: str, stale: float, *, ours: bool = False) -> None:
+    """Remove a lock file whose owner has died, or that is older than `stale` seconds: a pid may be
+    given again. `ours`: also one that this process has made.
+
+    Whoever wants the lock takes it after a pause: others may be about to remove the same leftover,
+    and shall not find a new lock by then. Never raises.
+    """
+    with suppress(OSError):
+        lock = _look_at(directory, name)
+        mine = ours and lock.owner == os.getpid()
+        left = mine or lock.is_orphan or lock.age > stale
+        if left and _look_at(directory, name).made == lock.made:
+            os.unlink(name, dir_fd=directory)
+
+
+class _Dotlock(NamedTuple):
     """A lock file that somebody has."""
 
-    inode: int
+    made: tuple[int, int]
+    """Its inode, whose number may be given again at once, and its time in nanoseconds."""
     age: float
     """In seconds; below 0 when the clock was set back."""
     owner: int
@@ -62,10 +78,10 @@ class Dotlock(NamedTuple):
         return bool(self.owner) and abs(self.age) > ASKED and not _lives(self.owner)
 
 
-def look_at_dotlock(directory: int, name: str) -> Dotlock:
-    """The lock file that is there. Raises OSError, FileNotFoundError when there is none."""
+def _look_at(directory: int, name: str) -> _Dotlock:
     about = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return Dotlock(about.st_ino, time.time() - about.st_mtime, _owner(directory, name))
+    made = about.st_ino, about.st_mtime_ns
+    return _Dotlock(made, time.time() - about.st_mtime, _owner(directory, name))
 
 
 def _owner(directory: int, name: str) -> int:

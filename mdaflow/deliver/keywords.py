@@ -24,7 +24,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from mdaflow.deliver.dotlock import drop_dotlock, look_at_dotlock, take_dotlock
+from mdaflow.deliver.dotlock import drop_dotlock, drop_leftover, take_dotlock
 
 FLAGS = {"\\Answered": "R", "\\Deleted": "T", "\\Draft": "D", "\\Flagged": "F", "\\Seen": "S"}
 """The system flags (RFC 3501 section 2.3.2) that a message can be stored with -> its letter in a
@@ -33,14 +33,16 @@ Maildir."""
 LOCK_WAIT = 5.0
 """The longest wait for the lock, in seconds."""
 STALE = 120.0
-"""A lock of this age, in seconds, is a leftover if its owner cannot be asked, as for Dovecot."""
+"""A lock of this age, in seconds, is a leftover, as for Dovecot, which touches its own meanwhile;
+that of an owner that has died is one at once (see dotlock.py)."""
+LOCKS = ("dovecot-uidlist.lock", "dovecot-keywords.lock")
+"""The lock, and what is written under it and then renamed."""
 
 _LETTERS = {name.lower(): letter for name, letter in FLAGS.items()}
 _KEYWORD = re.compile(r"[!#$&'+-\[^-z|}~]{1,60}")  # printable ASCII but for space ( ) { % * " \ ]
 
 _FILE = "dovecot-keywords"
-_FRESH = "dovecot-keywords.lock"
-_LOCK = "dovecot-uidlist.lock"
+_LOCK, _FRESH = LOCKS
 _MOST = 26
 _LONGEST = 1 << 16  # bytes of the file
 _LINE = re.compile(r"([0-9]{1,2}) ([^\n]+)\n")
@@ -183,13 +185,9 @@ def _locked(maildir: int, wait: float) -> Iterator[None]:
 
 
 def _take(maildir: int) -> int:
-    """The inode of the lock, 0 when somebody has it. A leftover is removed for the next try, after
-    a pause: whoever else found it shall not remove the lock of the first who takes it."""
+    """The inode of the lock, 0 when somebody has it; a leftover is removed for the next try."""
     try:
         return take_dotlock(maildir, _LOCK)
     except FileExistsError:
-        with suppress(FileNotFoundError):
-            lock = look_at_dotlock(maildir, _LOCK)
-            if lock.is_orphan if lock.owner else lock.age > STALE:
-                drop_dotlock(maildir, _LOCK, lock.inode)
+        drop_leftover(maildir, _LOCK, STALE)
     return 0

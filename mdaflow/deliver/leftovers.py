@@ -1,8 +1,9 @@
-"""What crashed programs leave in the `tmp/` of a Maildir: files that nobody will ever rename.
+"""What crashed programs leave in a Maildir: files in `tmp/` that nobody will rename, and locks.
 
-They are removed when they are older than 36 h, as the Maildir page says, and nothing else is: only
-regular files, and only in `tmp/`. A Maildir is looked at when a message has been stored in it, at
-most once an hour by each process, so this costs next to nothing.
+The files are removed when they are older than 36 h, as the Maildir page says: only regular files,
+and only in `tmp/`. Locks are removed that our deliveries take as well, once their owner has died or
+they are stale (see dotlock.py). Nothing else is. A Maildir is looked at when a message has been
+stored in it, at most once an hour by each process, so this costs next to nothing.
 
 A file is as old as its last change, that of its inode counted: who stores an old message sets the
 time of the file to that of the message. A clock that has just been set forward makes every file
@@ -16,6 +17,9 @@ import time
 from contextlib import suppress
 from itertools import islice
 
+from mdaflow.deliver import keywords, subscriptions
+from mdaflow.deliver.dotlock import drop_leftover
+
 OLD = 36 * 3600.0
 """Seconds after which a file in `tmp/` is a leftover."""
 EVERY = 3600.0
@@ -23,6 +27,9 @@ EVERY = 3600.0
 
 _JUMP = 60.0  # seconds by which two clocks may differ in a process's life
 _MOST = 10_000  # files that one look looks at, and Maildirs that are remembered
+_LOCKS = {f"../{name}": keywords.STALE for name in keywords.LOCKS} | {
+    f"../{subscriptions.LOCK}": subscriptions.STALE
+}
 _looked: dict[tuple[int, int], float] = {}  # when, by the clock that never jumps
 
 
@@ -59,6 +66,8 @@ def remove_leftovers(tmp: int) -> None:
         if len(_looked) >= _MOST:
             _looked.clear()
         _looked[maildir] = now
+        for lock, stale in _LOCKS.items():
+            drop_leftover(tmp, lock, stale)
         _remove_old(tmp, time.time() - OLD)
 
 

@@ -30,7 +30,7 @@ from functools import partial
 from itertools import chain
 
 from mdaflow.deliver import mboxrd
-from mdaflow.deliver.dotlock import drop_dotlock, look_at_dotlock, take_dotlock
+from mdaflow.deliver.dotlock import drop_dotlock, drop_leftover, take_dotlock
 from mdaflow.deliver.keywords import keywords, left_out, letters
 from mdaflow.deliver.mailbox import (
     Chunk,
@@ -252,18 +252,10 @@ class Delivery:
         try:
             self._dotlock = take_dotlock(self._directory, self._name + ".lock")
         except FileExistsError:
-            self._drop_stale_dotlock()
+            # We hold the kernel's lock, so no other thread of this process has the dotlock.
+            drop_leftover(self._directory, self._name + ".lock", STALE, ours=True)
             return False
         return True
-
-    def _drop_stale_dotlock(self) -> None:
-        """Remove a leftover: of a dead process, or an old one. We hold the kernel's lock, so no
-        other thread of this process has the dotlock, nor does another of us do the same."""
-        name = self._name + ".lock"
-        with suppress(FileNotFoundError):
-            lock = look_at_dotlock(self._directory, name)
-            if lock.is_orphan or lock.owner == os.getpid() or lock.age > STALE:
-                drop_dotlock(self._directory, name, lock.inode)
 
     def _release(self) -> None:
         if self._dotlock:

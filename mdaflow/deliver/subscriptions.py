@@ -17,13 +17,15 @@ import os
 import time
 from contextlib import suppress
 
-from mdaflow.deliver.dotlock import look_at_dotlock
+from mdaflow.deliver.dotlock import drop_leftover
 from mdaflow.deliver.mailbox import Mailbox, open_directory, spelt, write
 
 LOCK_WAIT = 2.0
 """The longest wait for another who changes the list, in seconds."""
 STALE = 30.0
 """A lock of this age, in seconds, is a leftover, as for Dovecot."""
+LOCK = "subscriptions.lock"
+"""The lock in a Maildir."""
 
 _HEAD = b"V\t2\n\n"
 _FILES = {"maildir": "subscriptions", "mbox": ".subscriptions"}
@@ -86,9 +88,7 @@ def _take(root: int, lock: str, wait: float) -> int:
         except FileExistsError:
             if time.monotonic() >= until:
                 raise
-        with suppress(FileNotFoundError):
-            if look_at_dotlock(root, lock).age > STALE:
-                os.unlink(lock, dir_fd=root)
+        drop_leftover(root, lock, STALE)
         time.sleep(0.01 + os.urandom(1)[0] / 5000)
 
 

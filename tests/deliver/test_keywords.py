@@ -15,7 +15,7 @@ import pytest
 from boxes import RECEIVED, start, store, tree
 
 from mdaflow import deliver
-from mdaflow.deliver import keywords
+from mdaflow.deliver import keywords, leftovers
 from mdaflow.deliver.keywords import FLAGS, letters, registered, valid_keyword
 from mdaflow.deliver.mailbox import Mailbox
 
@@ -214,7 +214,7 @@ def dead() -> int:
 HERE = os.uname().nodename
 HELD = {
     "somewhere": ("1:elsewhere", 100.0),
-    "alive": (f"{os.getpid()}:{HERE}", 1e6),
+    "alive": (f"{os.getpid()}:{HERE}", 100.0),
     "nobody said": ("", 100.0),
     "nonsense": ("x" * 100_000, 100.0),
     "just now": (f"1:{HERE}", 0.0),
@@ -247,12 +247,46 @@ def test_lock_of_a_dead_process_is_first_left_alone(maildir: Path, opened: int, 
     assert registered(opened, ["invoice"], "here", wait=0.0) == ""
 
 
-@pytest.mark.parametrize("owner", ["1:elsewhere", ""])
+@pytest.mark.parametrize("owner", ["1:elsewhere", "", f"1:{HERE}"])
 def test_old_lock(maildir: Path, opened: int, owner: str) -> None:
-    """A lock whose owner cannot be asked is removed after two minutes, as Dovecot does."""
+    """A lock is removed after two minutes, also if its pid was given to another since."""
     hold(maildir, owner, 130.0)
     assert registered(opened, ["invoice"], "here") == "a"
     assert not (maildir / LOCK).exists()
+
+
+KILLED = """
+import os, sys
+from mdaflow import deliver
+from mdaflow.deliver.mailbox import Mailbox
+at, home = sys.argv[1:]
+real = getattr(os, at)
+def kill(*arguments, **more):
+    if "dovecot-keywords.lock" in arguments:
+        os.kill(os.getpid(), 9)
+    return real(*arguments, **more)
+setattr(os, at, kill)
+deliver.prepare(Mailbox("maildir", home, "Maildir"), "", [b"A: b\\n\\n"], ("invoice",), "", 0.0)
+"""
+
+
+@pytest.mark.parametrize("at", ["open", "rename"])
+def test_killed_while_a_keyword_is_added(
+    at: str, box: Mailbox, maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill leaves goes with the next message for the folder, whatever flags that has."""
+    child = start(KILLED, at, box.home)
+    child.communicate(timeout=60)
+    assert child.returncode == -9
+    assert (maildir / LOCK).exists()
+    assert (maildir / "dovecot-keywords.lock").exists() == (at == "rename")
+    for path in maildir.glob("*.lock"):
+        os.utime(path, (time.time() - 130,) * 2)
+    monkeypatch.setattr(leftovers, "_looked", {})
+    store(box, RAW)
+    assert list(maildir.glob("*.lock")) == []
+    store(box, RAW, flags=["invoice"])
+    assert (maildir / TABLE).read_text() == "0 invoice\n"
 
 
 def test_lock_may_be_anything(maildir: Path, opened: int) -> None:

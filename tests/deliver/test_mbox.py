@@ -108,6 +108,7 @@ def test_dotlock_may_be_anything(box: Mailbox, inbox: Path) -> None:
     assert refused(box).status == LOCKED
     lock.unlink()
     lock.mkdir()
+    os.utime(lock, (0, 0))  # old, but no file that could be removed
     assert refused(box).status == LOCKED
 
 
@@ -133,6 +134,26 @@ def test_second_delivery_of_this_process_waits(box: Mailbox, inbox: Path) -> Non
     first.commit()
     prepare(box).commit()
     assert messages(box) == [RAW] * 3
+
+
+TRY = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print("locked")
+    except BlockingIOError:
+        print("busy")
+"""
+
+
+def test_closed_descriptor_does_not_give_the_lock_back(box: Mailbox, inbox: Path) -> None:
+    """Whoever opens and closes the file in this process takes no lock away, as of POSIX (T23)."""
+    prepared = prepare(box)
+    inbox.read_bytes()
+    assert start(TRY, str(inbox)).communicate(timeout=60)[0] == "busy\n"
+    prepared.commit()
+    assert start(TRY, str(inbox)).communicate(timeout=60)[0] == "locked\n"
 
 
 def test_copy_of_the_descriptor_does_not_hold_the_lock(
