@@ -66,9 +66,14 @@ class Scene(NamedTuple):
     forward: bool = False
     """The rules send the message on."""
     length: int = 300
+    options: str = ""
+    """Of the mailboxes."""
+    quota: str = ""
 
 
 ALSO = 'also deliver to "Copy"\nalso forward to "c@next.example"\n'
+COPIED = 'also deliver to "Copy"\n'
+KEYWORDS = 'deliver to "INBOX" with flags ["\\\\Seen", "invoice"]\n'
 MARKED = 'deliver to "INBOX" with flags ["\\\\Seen", "invoice"] expire 30 days\n'
 
 SCENES = {
@@ -82,6 +87,13 @@ SCENES = {
     "mbox, also and forward": Scene((MBOXES,), ALSO, copy=True, forward=True),
     "flags and expiry, new": Scene(rules=MARKED, existing=False),
     "flags and expiry": Scene(rules=MARKED),
+    "mbox, keywords, new": Scene((MBOXES,), KEYWORDS, existing=False),
+    "mbox, keywords": Scene((MBOXES,), KEYWORDS),
+    "quota, new": Scene(quota="1M", existing=False),
+    "quota": Scene(rules=COPIED, copy=True, quota="1M"),
+    "subscriptions, new": Scene(
+        (MAILDIRS, MBOXES), COPIED, existing=False, copy=True, options=":SUBSCRIBE"
+    ),
 }
 
 
@@ -108,7 +120,9 @@ class Stage:
         size = scene.length
         self._raw = [numbered(number, seed, "bob@example.org", size, size) for number in (0, 1)]
         """The message that was there before, and the one that is delivered."""
-        self._server = Mdaflow(root, root / "lmtp", more=f"next_hop: {mta.hop}\n")
+        more = f"next_hop: {mta.hop}\n"
+        options, quota = scene.options, scene.quota
+        self._server = Mdaflow(root, root / "lmtp", more=more, options=options, quota=quota)
         self._root, self._kept = root, root / "kept"
         self.users = [self._server.user(scene.rules, domain=domain) for domain in scene.domains]
         self._sent_before = 0

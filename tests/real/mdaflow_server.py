@@ -33,9 +33,10 @@ hostname: store.example
 user: {user}
 users:
   - folders: {root}/{maildirs}
-    mailbox: maildir:Maildir
+    mailbox: maildir:Maildir{options}
+    quota: "{quota}"
   - folders: {root}/{mboxes}
-    mailbox: mbox:mail
+    mailbox: mbox:mail{options}
 lmtp:
   listen: ["unix:{socket}"]
   mode: "0666"
@@ -112,9 +113,19 @@ def new_root() -> Path:
 
 
 class Mdaflow:
-    """A server below `root`, listening on `socket`, with `more` lines of configuration."""
+    """A server below `root`, listening on `socket`, with `more` lines of configuration, `options`
+    of all mailboxes, and a `quota` of the Maildirs."""
 
-    def __init__(self, root: Path, socket: Path, workers: int = 2, more: str = "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        socket: Path,
+        workers: int = 2,
+        more: str = "",
+        *,
+        options: str = "",
+        quota: str = "",
+    ) -> None:
         self.root = root
         self.socket = socket
         self.log = root / "mdaflow.log"
@@ -139,6 +150,8 @@ class Mdaflow:
                 socket=socket,
                 workers=workers,
                 more=more,
+                options=options,
+                quota=quota,
             )
         )
 

@@ -230,11 +230,7 @@ def test_courier(courier: Path) -> None:
 def test_server() -> None:
     """Over LMTP: stored while there is room, a warning at 90 %, put off after DATA and at RCPT."""
     root = new_root()
-    server = Mdaflow(root, root / "lmtp")
-    text = server.config.read_text()
-    server.config.write_text(
-        text.replace("mailbox: maildir:Maildir", "mailbox: maildir:Maildir\n    quota: 10K")
-    )
+    server = Mdaflow(root, root / "lmtp", quota="10K")
     try:
         server.start()
         user, mail = server.user(), letter(4500).replace(b"\n", b"\r\n")
