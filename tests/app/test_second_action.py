@@ -104,6 +104,20 @@ class _Watched:
         self._prepared.abort()
 
 
+def trouble(
+    here: Here, patch: pytest.MonkeyPatch, verb: str, stage: str, fail: Callable[[], Exception]
+) -> Trouble:
+    """Let the deliverer of an action have trouble."""
+    if verb in STORING:
+        found = Trouble(deliver.FORMATS[here.format], stage, fail)
+        patch.setitem(deliver.FORMATS, here.format, found.about(verb))
+    else:
+        module = import_module(f"mdaflow.deliver.{DELIVERERS[verb]}")
+        found = Trouble(module.prepare, stage, fail)
+        patch.setattr(module, "prepare", found.about(verb))
+    return found
+
+
 def test_every_action_is_here() -> None:
     """The table has every action that there is something to do for."""
     assert set(SECOND) | NOTHING_TO_DO == set(OUTCOMES) | set(DELIVERERS)
@@ -130,13 +144,7 @@ def test_second_action_fails(
     """Before the commits nothing is stored, later what was done is not done again; the reply is
     that of the failure; what can never work is kept, unless it is the mailbox itself (P10, P11)."""
     second, (fail, reply) = SECOND[verb], FAILURES[failure]
-    module = None if verb in STORING else import_module(f"mdaflow.deliver.{DELIVERERS[verb]}")
-    real = module.prepare if module else deliver.FORMATS[both.format]
-    trouble = Trouble(real, stage, fail)
-    if module:
-        monkeypatch.setattr(module, "prepare", trouble.about(verb))
-    else:
-        monkeypatch.setitem(deliver.FORMATS, both.format, trouble.about(verb))
+    watched = trouble(both, monkeypatch, verb, stage, fail)
     both.grant = ("pipe", "learn")
     copy = 'also deliver to "a"' if first == "a" else "also keep"
     copies = {first, *second.folders} - ({"b", *KEPT} - {first} if verb in STORING else set())
@@ -161,9 +169,55 @@ def test_second_action_fails(
             assert both.send().ok
             assert both.folders == dict.fromkeys({first, *second.folders}, 1)
             assert len(mta.taken) == second.sent
-            assert trouble.done == 1
+            assert watched.done == 1
     ran = both.home / "ran"
-    assert (ran.read_text() if ran.exists() else "") == "\n" * trouble.done * (verb == "pipe")
+    assert (ran.read_text() if ran.exists() else "") == "\n" * watched.done * (verb == "pipe")
     quarantined = list(both.root.glob("quarantine/*/new/*"))
-    assert len(quarantined) == trouble.done * (verb == "quarantine")
+    assert len(quarantined) == watched.done * (verb == "quarantine")
+    assert both.leftovers() == []
+
+
+ALL = """\
+also pipe to ["/bin/sh", "-c", "echo >> ran"]
+also forward to "x@example.com"
+also quarantine "odd"
+deliver to "b"
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "done"),
+    [
+        ("deliver", ()),
+        ("quarantine", ("b",)),
+        ("forward", ("b", "quarantine")),
+        ("pipe", ("b", "quarantine", "forward")),
+    ],
+)
+def test_what_cannot_be_taken_back_comes_last(
+    verb: str, done: tuple[str, ...], both: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order of the rules, copies come before what is sent, and programs run last;
+    when one fails, those behind it have not begun, and in the end each was done once."""
+    both.grant = ("pipe",)
+    both.set(ALL)
+    trouble(both, monkeypatch, verb, "commit", lambda: TempFail(LOCKED))
+    ran = both.home / "ran"
+    with FakeMTA() as mta:
+        both.hop = mta.hop
+
+        def seen() -> set[str]:
+            return {
+                *both.folders,
+                *["quarantine"] * len(list(both.root.glob("quarantine/*/new/*"))),
+                *["forward"] * len(mta.taken),
+                *["pipe"] * ran.exists(),
+            }
+
+        for _ in range(2):
+            assert str(both.send()).startswith("451 4.2.0")
+            assert seen() == set(done)
+        assert both.send().ok
+        assert seen() == {"b", "quarantine", "forward", "pipe"}
+        assert (len(mta.taken), ran.read_text(), both.folders) == (1, "\n", {"b": 1})
     assert both.leftovers() == []
