@@ -42,7 +42,7 @@ _BATCH = 50_000  # records that are held in memory
 _DIGITS = 10  # of a deadline
 _RECORD = re.compile(r"([0-9]{10})-([^,:]+)")
 _UNIQUE = re.compile(r"[^,:]+")
-_FLAGGED = re.compile(r":2,[A-Z]*F")
+_FLAGGED = re.compile(r":2,[A-Za-z]*F")  # not every program sorts the letters
 
 Found = dict[str, tuple[int, str]]  # unique part -> directory, name
 

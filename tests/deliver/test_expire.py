@@ -234,7 +234,7 @@ def test_read_message(box: Mailbox) -> None:
     assert files(box) == set()
 
 
-@pytest.mark.parametrize("info", [":2,F", ":2,DFS", ":2,FSa"])
+@pytest.mark.parametrize("info", [":2,F", ":2,DFS", ":2,FSa", ":2,aSF"])
 def test_flagged_message(box: Mailbox, info: str) -> None:
     """A flagged message stays while it is; a keyword `f` is no flag."""
     file = put(box)
