@@ -189,6 +189,25 @@ def test_old_library(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     assert file.read_bytes() == RAW
 
 
+def test_close_that_fails(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of which the disk complains only when it is closed is discarded (P5)."""
+    store(box, RAW)
+    before = tree(Path(box.home))
+    real = os.close
+
+    def close(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        real(fd)
+        if "/tmp/" in path.removeprefix(box.home):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "close", close)
+    with pytest.raises(TempFail) as caught:
+        store(box, RAW)
+    assert caught.value.status == INTERNAL
+    assert tree(Path(box.home)) == before
+
+
 def test_fifo_in_place_of_a_directory(box: Mailbox) -> None:
     """What is no directory stops the delivery, and does not hang it."""
     store(box, RAW)
