@@ -8,12 +8,14 @@ caller (pipeline.py).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from mdaflow.deliver.execute import Done, execute
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.engine.run import Stage
+from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -50,6 +52,8 @@ def carry_out(
     """
     decided: Plan | None = None
     try:
+        if user.account is not None and user.account.uid != os.geteuid():
+            raise TempFail(INTERNAL, f"uid {os.geteuid()} must not deliver as {user.address}")
         notice = Notices(site, user)
         with site.noted(message, envelope) as spare:
             if spare:

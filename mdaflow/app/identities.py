@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ from .carry import Carried
 from .frames import MAX_RAW, Frames, result, sealed_file
 from .identity import words_of
 from .inflight import TWO
-from .steward import Steward
+from .steward import Steward, hear
 
 log = logging.getLogger("mdaflow")
 
@@ -104,7 +105,7 @@ class Identities:
         try:
             process.frames.socket.settimeout(PATIENCE)
             process.frames.send(["room"])
-            answer = process.frames.receive(PATIENCE)
+            answer = hear(process.frames, time.monotonic() + PATIENCE)
         except OSError as error:
             self._kill(process)
             raise TempFail(INTERNAL, f"the process of {user.address}: {error}") from error

@@ -81,7 +81,7 @@ class Steward:
         nothing for too long, or what it must not."""
         try:
             for _ in range(MOST):
-                frame = self._frames.receive(max(0.001, self._until - time.monotonic()))
+                frame = hear(self._frames, self._until)
                 name, *arguments = _checked(frame.value, list)
                 if name == "done":
                     return _carried(arguments)
@@ -110,9 +110,6 @@ class Steward:
         if passed:
             self._until = time.monotonic() + PAST
         return passed
-
-    def _log(self, frame: Frame, level: int, text: str) -> None:
-        log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text[:MAX_LINE])
 
     def _fact(
         self, frame: Frame, name: str, arguments: list[str], owner: str, within: float
@@ -187,6 +184,20 @@ class Steward:
             step.abort()
 
 
+def hear(frames: Frames, until: float) -> Frame:
+    """What is said next besides lines for the log, which are written; until a time on the monotonic
+    clock. Raises OSError."""
+    for _ in range(MOST):
+        frame = frames.receive(max(0.001, until - time.monotonic()))
+        match frame.value:
+            case ["log", int(level), str(text)]:
+                log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text[:MAX_LINE])
+                frames.send(["ok", None])
+            case _:
+                return frame
+    raise ConnectionError("it goes on for ever")
+
+
 def _store(job: Job, action: Action) -> Prepared:
     """A copy in a mailbox that rules of the site name by its path."""
     found = elsewhere(action.folder)
@@ -209,7 +220,6 @@ def _hand_on(job: Job, action: Action) -> Prepared:
 _NUMBER = float | int | None
 _ACTS: dict[str, tuple[tuple[Any, ...], Callable[..., object]]] = {
     "fence": ((), Steward._pass),
-    "log": ((int, str), Steward._log),
     "fact": ((str, [str], str, float | int), Steward._fact),
     "seen": ((), Steward._seen),
     "get": ((str,), Steward._get),
