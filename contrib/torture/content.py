@@ -1,10 +1,11 @@
-"""Hostile messages, stored and read back: every byte that came is there."""
+"""What readers see: hostile messages, every byte of them, and mail that comes while they read."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 
 import fidelity
+import reading
 from dovecot import Dovecot
 from mdaflow_server import Mdaflow
 from report import Report, Run
@@ -29,3 +30,11 @@ def bytes_kept(run: Run) -> Report:
         }
         wrong = [f"{where}: {text}" for where, texts in found.items() for text in texts]
         return Report({"messages": run.count, "differences": len(wrong)}, wrong)
+
+
+def read(run: Run) -> Report:
+    """Dovecot reads by IMAP while mail comes: each message is seen once."""
+    wrong = reading.read_while_delivered(
+        run.root, run.count, run.seed, lambda n: run.progress.show(f"{n} of {run.count}")
+    )
+    return Report({"messages": 2 * run.count, "wrong": len(wrong)}, wrong)

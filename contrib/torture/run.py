@@ -52,6 +52,7 @@ KINDS = {
     "stops": Usual(killing.stops, 50, "ends of the server by SIGTERM under mail"),
     "power": Usual(powercuts.cuts, 200, "power cuts under mail"),
     "bytes": Usual(content.bytes_kept, 10_000, "hostile messages, stored and read back"),
+    "reading": Usual(content.read, 5_000, "messages each that Dovecot reads as they come"),
     "leaks": Usual(growing.leaks, 20_000, "deliveries to a server that must not grow"),
 }
 

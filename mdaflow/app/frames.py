@@ -34,6 +34,10 @@ _PIECE, _MOST = 64 << 10, 1 << 20  # bytes of one read
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
 
+class Nonsense(ConnectionError):
+    """The other side has said what it must not, or what nobody understands."""
+
+
 class Frame(NamedTuple):
     """What came; whoever takes it closes the files."""
 
@@ -43,8 +47,8 @@ class Frame(NamedTuple):
 
 
 class Frames:
-    """One end of a conversation. All calls raise OSError, of which EOFError's place is taken by
-    ConnectionError: the other side is gone, or has said what is no frame."""
+    """One end of a conversation. All calls raise OSError: ConnectionError when the other side is
+    gone, Nonsense when it has said what is no frame."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -53,7 +57,7 @@ class Frames:
         """Say something. Raises also TimeoutError, when a time limit was set on the socket."""
         text = json.dumps(value).encode()
         if len(text) > MAX_VALUE or len(raw) > MAX_RAW:
-            raise ConnectionError("too much to say")
+            raise Nonsense("too much to say")
         whole = memoryview(_HEAD.pack(len(text), len(raw)) + text + raw)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
         done = self.socket.sendmsg([whole], rights, socket.MSG_NOSIGNAL)
@@ -68,18 +72,18 @@ class Frames:
             found = self._read(_HEAD.size, end, files)
             lengths = _HEAD.unpack_from(found)
             if lengths[0] > MAX_VALUE or lengths[1] > MAX_RAW:
-                raise ConnectionError("no frame of ours")
+                raise Nonsense("no frame of ours")
             size = _HEAD.size + sum(lengths)
             found += self._read(size - len(found), end, files)
             if len(found) != size:  # each side waits for an answer before it goes on
-                raise ConnectionError("no frame of ours")
+                raise Nonsense("no frame of ours")
             at = _HEAD.size + lengths[0]
             return Frame(json.loads(found[_HEAD.size : at]), found[at:], tuple(files))
         except BaseException as error:
             for file in files:
                 os.close(file)
             if isinstance(error, ValueError | RecursionError):
-                raise ConnectionError("no frame of ours") from error
+                raise Nonsense("no frame of ours") from error
             raise
 
     def _read(self, size: int, end: float | None, files: list[int]) -> bytes:
@@ -92,7 +96,7 @@ class Frames:
             more, rights, _, _ = self.socket.recvmsg(room, _ROOM, socket.MSG_CMSG_CLOEXEC)
             files += _files(rights)
             if len(files) > MAX_FILES:
-                raise ConnectionError("no frame of ours")
+                raise Nonsense("no frame of ours")
             if not more:
                 raise ConnectionError("the other side is gone")
             found += more
@@ -150,7 +154,7 @@ def answer_of(act: Callable[[], object]) -> list[object]:
         return ["mail", status.code, status.enhanced, status.text, str(error)]
     except Unanswerable as error:
         return ["unanswerable", str(error)]
-    except ConnectionError:
+    except Nonsense:
         raise
     except OSError as error:
         return ["os", error.errno or 0, error.strerror or str(error)]
@@ -168,7 +172,7 @@ def result(answer: Any) -> Any:
             raise Unanswerable(text)
         case ["os", int(code), str(text)]:
             raise OSError(code, text)
-    raise ConnectionError("no words of ours")
+    raise Nonsense("no words of ours")
 
 
 def received_raw(frame: Frame, *, sealed: bool) -> bytes | mmap.mmap:
@@ -181,7 +185,7 @@ def received_raw(frame: Frame, *, sealed: bool) -> bytes | mmap.mmap:
     [file, *_] = frame.files
     size = os.fstat(file).st_size
     if sealed and fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-        raise ConnectionError("a file that may change")
+        raise Nonsense("a file that may change")
     return mmap.mmap(file, size, prot=mmap.PROT_READ) if size else b""
 
 

@@ -22,7 +22,7 @@ from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.route.users import Account
 
 from . import privileges
-from .frames import Frame, Frames, answer_of, fits, received_raw, result, sealed_file
+from .frames import Frame, Frames, Nonsense, answer_of, fits, received_raw, result, sealed_file
 
 _FORMS = {"prepare": ([str], str, float | int), "commit": (), "abort": ()}
 
@@ -150,12 +150,12 @@ class _Writer:
         value = frame.value
         word = value[0] if isinstance(value, list) and value else ""
         if word not in _FORMS or not fits(value[1:], _FORMS[word]):
-            raise ConnectionError("no words of ours")
+            raise Nonsense("no words of ours")
         if word == "prepare":
             return self.prepare(frame, *value[1:])
         step, self._step = self._step, None
         if step is None:
-            raise ConnectionError("nothing was prepared")
+            raise Nonsense("nothing was prepared")
         step.commit() if word == "commit" else step.abort()
         return step.where
 

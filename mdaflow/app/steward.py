@@ -33,7 +33,7 @@ from mdaflow.route.users import User
 from .answers import FAR
 from .build import Site
 from .carry import Carried
-from .frames import Frame, Frames, answer_of, fits, received_raw
+from .frames import Frame, Frames, Nonsense, answer_of, fits, received_raw
 
 log = logging.getLogger("mdaflow")
 
@@ -86,7 +86,7 @@ class Steward:
                 if name == "done":
                     return _carried(arguments)
                 self._answer(frame, name, arguments)
-            raise ConnectionError("it goes on for ever")
+            raise Nonsense("it goes on for ever")
         finally:
             for step in self._steps.values():
                 step.abort()
@@ -95,7 +95,7 @@ class Steward:
         form, act = _checked(_ACTS.get(name), tuple)
         try:
             if not fits(arguments, form):
-                raise ConnectionError("no words of ours")
+                raise Nonsense("no words of ours")
             answer = answer_of(lambda: act(self, frame, *arguments))
         finally:
             for file in frame.files:
@@ -115,7 +115,7 @@ class Steward:
         self, frame: Frame, name: str, arguments: list[str], owner: str, within: float
     ) -> list[object] | None:
         if name not in FAR:
-            raise ConnectionError(f"asks for {name}")
+            raise Nonsense(f"asks for {name}")
         ask = self._site.answers.about(self._user, really=True, message=self._message)
         about = Fact(name, self._message, self._envelope, tuple(arguments), owner, within)
         found = ask(about)
@@ -135,7 +135,7 @@ class Steward:
 
     def _own(self, key: str) -> str:
         if not key.startswith(KEYS):
-            raise ConnectionError("a key of others")
+            raise Nonsense("a key of others")
         return f"of {self._user.address} {key}"
 
     # --- what is to be done ----------------------------------------------------------------
@@ -147,6 +147,8 @@ class Steward:
         if not self._may(verb, folder, owner):
             why = "have they changed since the last reload?" if owner == "site" else ""
             raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
+        if len(self._steps) >= self._site.config.rules.limits.actions:
+            raise Nonsense("too much at once")
         said = tuple((name, value) for name, value in options)
         flagged, to = frozenset(flags), tuple(targets)
         message = self._edited(frame, how)
@@ -172,7 +174,7 @@ class Steward:
 
     def _commit(self, frame: Frame, number: int) -> list[object]:
         if not self.passed or number not in self._steps:
-            raise ConnectionError("commits without having asked")
+            raise Nonsense("commits without having asked")
         step = self._steps.pop(number)
         step.commit()
         relay = getattr(step, "relay", None)
@@ -195,14 +197,14 @@ def hear(frames: Frames, until: float) -> Frame:
                 frames.send(["ok", None])
             case _:
                 return frame
-    raise ConnectionError("it goes on for ever")
+    raise Nonsense("it goes on for ever")
 
 
 def _store(job: Job, action: Action) -> Prepared:
     """A copy in a mailbox that rules of the site name by its path."""
     found = elsewhere(action.folder)
     if found is None:
-        raise ConnectionError("no mailbox of the site")
+        raise Nonsense("no mailbox of the site")
     trace = trace_fields(job.envelope, job.means.hostname, job.ident)
     chunks = stored(action.message or job.message, trace)
     expire = action.option("expire")
@@ -234,7 +236,7 @@ _ACTS: dict[str, tuple[tuple[Any, ...], Callable[..., object]]] = {
 
 def _checked(value: Any, form: Any) -> Any:
     if not isinstance(value, form) or not value:
-        raise ConnectionError("no words of ours")
+        raise Nonsense("no words of ours")
     return value
 
 
@@ -245,11 +247,11 @@ _DONE = ((int, str, str), str, [str], str, str, str, None.__class__ | list)
 def _carried(words: list[Any]) -> Carried:
     """What became of the message, in the words of `identity.told`."""
     if not fits(words, _DONE):
-        raise ConnectionError("no words of ours")
+        raise Nonsense("no words of ours")
     (code, enhanced, text), outcome, places, trouble, rule, where, relay = words
     right = _ENHANCED.fullmatch(enhanced) and code // 100 == int(enhanced[0])
     if not right or outcome not in OUTCOMES.values():
-        raise ConnectionError("no words of ours")
+        raise Nonsense("no words of ours")
     status = Status(code, enhanced, one_line(text)[:MAX_REPLY])
     done = Done(status, outcome, tuple(places), trouble, relay=_relay(relay))
     return Carried(done, rule, where)
@@ -259,6 +261,6 @@ def _relay(words: list[Any] | None) -> Relay | None:
     if words is None:
         return None
     if not fits(words, (str, str, bool, [str])):
-        raise ConnectionError("no words of ours")
+        raise Nonsense("no words of ours")
     host, answer, dsn, targets = words
     return Relay(host, answer, dsn, tuple(targets))

@@ -88,20 +88,21 @@ class Dovecot:
             child.stop()
 
     @contextmanager
-    def _imap4(self, user: str) -> Iterator[imaplib.IMAP4]:
+    def session(self, user: str) -> Iterator[imaplib.IMAP4]:
+        """A session of a user by IMAP."""
         with imaplib.IMAP4("127.0.0.1", self._imap, timeout=PATIENCE) as client:
             client.login(user, "x")
             yield client
 
     def folders(self, user: str) -> set[str]:
         """The names of all folders, as IMAP spells them."""
-        with self._imap4(user) as client:
+        with self.session(user) as client:
             lines = [line for line in client.list()[1] if isinstance(line, bytes)]
         return {line.decode().rpartition(" ")[2].strip('"') for line in lines}
 
     def fetch(self, user: str, folder: str = "INBOX") -> list[Mail]:
         """All messages of a folder, which stay as they are."""
-        with self._imap4(user) as client:
+        with self.session(user) as client:
             code, answer = client.select(f'"{folder}"', readonly=True)
             assert code == "OK", answer
             if answer == [b"0"]:

@@ -66,7 +66,7 @@ class Home:
     @contextmanager
     def session(self) -> Iterator[imaplib.IMAP4]:
         """A mail reader that has its inbox open."""
-        with self.server._imap4(self.address) as client:
+        with self.server.session(self.address) as client:
             assert client.select()[0] == "OK"
             yield client
 

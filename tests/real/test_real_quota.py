@@ -127,7 +127,7 @@ def test_in_turns(server: Dovecot) -> None:
     chance = random.Random(5)
     for folder in ("Trash", "Junk"):  # a session of Dovecot's counts the folders that it knows
         home.store(100, folder)
-    with server._imap4(home.address) as client:
+    with server.session(home.address) as client:
         client.create("Kept")
         for turn in range(700):
             size = chance.randint(20, 9000)
@@ -158,7 +158,7 @@ def test_refused_alike(server: Dovecot) -> None:
     for _ in range(10):
         home.store(LIMIT // 10)
     home.agree()
-    with server._imap4(home.address) as client:
+    with server.session(home.address) as client:
         assert "OVERQUOTA" in append(client, 100)
         with pytest.raises(TempFail, match="over quota"):
             home.store(100)
