@@ -17,7 +17,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -145,9 +145,7 @@ class Forks:
             return
         ready = setup.broker.start()
         try:
-            poll = select.poll()
-            poll.register(ready, select.POLLIN)
-            if not poll.poll(START * 1000) or not os.read(ready, 1):
+            if not os.read(next(_ready([ready], "broker")), 1):
                 code = setup.broker.kill()
                 raise StartFailed(f"the broker ended with {code} before it was ready", code)
         finally:
@@ -236,21 +234,27 @@ def _wait_for(born: dict[int, int]) -> None:
     """Wait for the byte of each new worker. A signal that stops us is pending all that time: it
     ends the waiting, and is left to whoever waits for signals. Raises StartFailed."""
     waiting = {ready: pid for pid, ready in born.items()}
-    poll = select.poll()  # descriptors may be more than select(2) knows
+    for ready in _ready(waiting, "workers"):
+        if not os.read(ready, 1):
+            code = _end(waiting[ready], born)
+            raise StartFailed(f"a worker ended with {code} before it served", code)
+
+
+def _ready(waiting: Collection[int], who: str) -> Iterator[int]:
+    """Those of some descriptors that can be read, each when it can. Raises StartFailed."""
+    poll, left = select.poll(), len(waiting)  # descriptors may be more than select(2) knows
     for ready in waiting:
         poll.register(ready, select.POLLIN)
     end = time.monotonic() + START
-    while waiting:
+    while left:
         if signal.sigpending() & {signal.SIGTERM, signal.SIGINT}:
-            raise StartFailed("told to stop before the workers served")
+            raise StartFailed(f"told to stop before the {who} served")
         if time.monotonic() >= end:
-            raise StartFailed(f"{len(waiting)} workers did not serve after {START:.0f} seconds")
+            raise StartFailed(f"{left} {who} did not serve after {START:.0f} seconds")
         for ready, _ in poll.poll(GLANCE * 1000):
             poll.unregister(ready)
-            pid = waiting.pop(ready)
-            if not os.read(ready, 1):
-                code = _end(pid, born)
-                raise StartFailed(f"a worker ended with {code} before it served", code)
+            left -= 1
+            yield ready
 
 
 def _end(pid: int, born: dict[int, int]) -> int:

@@ -255,8 +255,8 @@ class _Master:
             while self._missing and time.monotonic() >= self._not_before:
                 if self._without_broker:
                     self._forks.start_broker(self._setup)
-                    continue
-                self._workers |= self._forks.start(self._setup, 1, self._workers.values())
+                else:
+                    self._workers |= self._forks.start(self._setup, 1, self._workers.values())
         except (StartFailed, OSError) as error:
             log.error("no new process: %s", error)
             self._not_before = time.monotonic() + PAUSE
