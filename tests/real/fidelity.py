@@ -11,6 +11,7 @@ import mailbox
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -42,12 +43,17 @@ def send(
 ) -> Sent:
     """Send so many messages to two new users; `shown` is told how far we are."""
     sent = Sent(range(count), seed, mdaflow.user(), mdaflow.user(domain=MBOXES))
-    with Lmtp(mdaflow.socket) as client:
-        for number, message in enumerate(sent.messages()):
-            for user in (sent.maildir, sent.mbox):
+
+    def send_to(user: User) -> None:
+        with Lmtp(mdaflow.socket) as client:
+            for number, message in enumerate(sent.messages()):
                 reply = client.deliver(user.address, message.wire)
                 assert reply.startswith("250 "), f"message {number} of seed {seed}: {reply}"
-            shown(number)
+                shown(number)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(send_to, user) for user in (sent.maildir, sent.mbox)]:
+            done.result()
     return sent
 
 

@@ -31,9 +31,9 @@ plugin {
   quota = maildir:User quota
 }
 """
-RULES = (
-    'rule "Third" when header "X-Number" matches /[147]$/ {{ deliver to "INBOX" with flag "{flag}" }}\n'
-)
+RULES = """\
+rule "Third" when header "X-Number" matches /[147]$/ {{ deliver to "INBOX" with flag "{flag}" }}
+"""
 FLAG = "\\Flagged"
 SHORTEST, LONGEST = 200, 4000
 

@@ -12,7 +12,7 @@ from mdaflow_server import Mdaflow
 from need import need
 
 SEED = random.randrange(2**32)
-MESSAGES = 500
+MESSAGES = 10_000
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from powercut import Cuts, NoLoopDevice, power_cuts
 
 SEED = random.randrange(2**32)
-CUTS = 4
+CUTS = 5
 
 
 def cut(synced: bool) -> Cuts:
