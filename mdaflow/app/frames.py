@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import fcntl
 import json
+import math
 import mmap
 import os
 import socket
@@ -25,6 +26,8 @@ MAX_VALUE = 16 << 20
 """Bytes of a value as JSON."""
 MAX_RAW = 4 << 20
 """Bytes behind a value; what is larger goes in a file."""
+MAX_FILE = 4 << 30
+"""Bytes of a file that comes with a frame."""
 MAX_FILES = 2
 """Descriptors with a frame."""
 
@@ -142,7 +145,9 @@ def fits(value: object, form: Any) -> bool:
             return len(value) == len(form) and all(map(fits, value, form))
         case ((list() | tuple()), _):
             return False
-    return isinstance(value, form) and not (isinstance(value, bool) and form is int)
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has 1e999
+        return False
+    return isinstance(value, form) and not (isinstance(value, bool) and form is not bool)
 
 
 def answer_of(act: Callable[[], object]) -> list[object]:
@@ -175,15 +180,18 @@ def result(answer: Any) -> Any:
     raise Nonsense("no words of ours")
 
 
-def received_raw(frame: Frame, *, sealed: bool) -> bytes | mmap.mmap:
+def received_raw(frame: Frame, *, sealed: bool, most: int = MAX_FILE) -> bytes | mmap.mmap:
     """The bytes of a message: those behind the value, or a mapping of the file that came.
 
-    `sealed`: nobody can change or cut it any more, or it is not taken. Raises OSError.
+    `sealed`: nobody can change or cut it any more, or it is not taken. Raises OSError, also when
+    it has more than `most` bytes.
     """
     if not frame.files:
         return frame.raw
     [file, *_] = frame.files
     size = os.fstat(file).st_size
+    if size > most:
+        raise ConnectionError("a file that is too large")
     if sealed and fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
         raise Nonsense("a file that may change")
     return mmap.mmap(file, size, prot=mmap.PROT_READ) if size else b""

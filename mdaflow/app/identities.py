@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from mdaflow.errors import INTERNAL, TOO_SLOW, TempFail
 from mdaflow.mail.envelope import Envelope
@@ -95,6 +96,9 @@ class Identities:
                     why = f"the process of {user.address} has ended: {error}"
                     raise TempFail(INTERNAL, why) from error
                 deaths += fresh
+            except BaseException:  # it may still be at it
+                self._kill(process)
+                raise
             else:
                 self._keep(process)
                 return carried
@@ -110,7 +114,7 @@ class Identities:
             self._kill(process)
             raise TempFail(INTERNAL, f"the process of {user.address}: {error}") from error
         self._keep(process)
-        result(answer.value)
+        result(answer)
 
     # --- processes -------------------------------------------------------------------------
 
@@ -126,7 +130,7 @@ class Identities:
                 del self._warm[found.name]
             if not found.frames.gone:
                 return found, False
-            found.frames.close()
+            self._kill(found)
         return self._new(key), True
 
     def _new(self, key: Key) -> _Process:
@@ -152,12 +156,24 @@ class Identities:
             self._warm[process.name] = process
             gone = [self._warm.popitem(last=False)[1] for _ in range(len(self._warm) - WARM)]
         for old in gone:
-            old.frames.close()
+            self._kill(old)  # its user may have stopped it, so that it would stay
 
     def _kill(self, process: _Process) -> None:
         process.frames.close()
         with suppress(OSError):
             self._requests.send(json.dumps(["kill", process.name]).encode())
+
+
+def _answer(frames: Frames) -> Any:
+    """What a process says, but for lines for the log. Raises OSError."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        match frames.receive(max(0.001, until - time.monotonic())).value:
+            case ["log", int(level), str(text)]:
+                log_line(level, text)
+                frames.send(["ok", None])
+            case answer:
+                return answer
 
 
 @contextmanager

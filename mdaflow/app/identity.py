@@ -133,6 +133,8 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
     except OSError:
         return False
     frames.socket.settimeout(None)
+    if isinstance(site.spooler, mailspool.Spooler) and site.spooler.frames.gone:
+        return False  # the user has killed it: a fresh process has another
     name, *arguments = frame.value
     try:
         answer = _DOES[name](site, frames, user, frame, *arguments)
@@ -293,8 +295,8 @@ class Far:
             else:
                 how, file = "whole", sealed_file(edited.under(edited.head))
         words = (
-            a.verb, a.folder, a.text, sorted(a.flags), a.also, a.owner, a.rule, a.targets,
-            a.options,
+            a.verb, a.folder, a.text, sorted(a.flags), a.also, a.owner, a.rule, a.span or (),
+            a.targets, a.options,
         )  # fmt: skip
         try:
             files = (file,) if file >= 0 else ()

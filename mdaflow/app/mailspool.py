@@ -9,6 +9,7 @@ may write to the directory (mode 1777), it has the group of the user instead.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ from mdaflow.route.users import Account
 
 from . import privileges
 from .frames import Frame, Frames, Nonsense, answer_of, fits, received_raw, result, sealed_file
+
+log = logging.getLogger("mdaflow")
 
 _FORMS = {"prepare": ([str], str, float | int), "commit": (), "abort": ()}
 
@@ -93,6 +96,8 @@ def start(inbox: str, account: Account) -> Spooler:
         try:
             ours.close()
             _live(Frames(theirs), Mailbox("mbox", directory, ".", name, owned=True), account, group)
+        except BaseException:
+            log.exception("the writer of %s failed", ascii(inbox))
         finally:
             os._exit(0)
     theirs.close()
@@ -116,6 +121,7 @@ def _live(frames: Frames, mailbox: Mailbox, account: Account, group: int) -> Non
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     privileges.become(account, group)
+    privileges.wake_when_orphaned()
     close_all({frames.socket.fileno()})
     os.umask(0o077)
     os.chdir("/")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import signal
 
 from mdaflow.errors import ConfigError
 from mdaflow.route.users import Account
 
 from .config import Config, System
 
-_PR_SET_DUMPABLE = 4  # prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # prctl(2)
 
 
 def check(config: Config) -> None:
@@ -69,8 +70,18 @@ def become(account: Account, group: int | None = None) -> None:
 
 def _hide() -> None:
     """Let no other process of the account look into this one, as the kernel does by default."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
-        raise PermissionError(ctypes.get_errno(), "others could look into this process")
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def wake_when_orphaned() -> None:
+    """Go on when the parent ends, even if somebody has stopped this process. Raises OSError."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        code = ctypes.get_errno()
+        raise PermissionError(code, os.strerror(code), f"prctl({option})")
 
 
 def _make_sure(uid: int, gid: int, groups: set[int]) -> None:

@@ -24,6 +24,7 @@ from mdaflow.deliver.mailbox import Mailbox, Prepared, elsewhere
 from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import OUTCOMES, STORING, Action, one_line
 from mdaflow.errors import INTERNAL, Status, TempFail
+from mdaflow.lang.source import Span
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.receipt import Relay
@@ -43,13 +44,21 @@ PAST = 660.0
 """Seconds to wait behind the fence: programs may run for 600."""
 MOST = 10_000
 """Things that may be said in one delivery."""
+MOST_STEPS = 200
+"""Actions that may wait at once: many more than one message may meet."""
+MAX_TEXT = 10_000
+"""Characters of a line for the log."""
+ROOM = 64 << 20
+"""Bytes of a message that rules have changed: what a filter may make, and header fields."""
 
 MAX_LINE = 8192
 """Characters of a line for the log."""
 
 _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
-_ACTION = (str, str, str, [str], bool, str, str, [str], [(str, str | float | int)])
-"""Of an Action: verb, folder, text, flags, also, owner, rule, targets, options."""
+_SPAN = (str, int, int, int, int)
+_ACTION = (str, str, str, [str], bool, str, str, list, [str], [(str, str | float | int)])
+"""Of an Action: verb, folder, text, flags, also, owner, rule, span or nothing, targets, options."""
+_ENHANCED = re.compile(r"[245](?:\.[0-9]{1,3}){2}")
 
 
 class Steward:
@@ -143,7 +152,9 @@ class Steward:
     def _prepare(
         self, frame: Frame, ident: str, own: list[str], what: list[Any], how: str
     ) -> list[object]:
-        verb, folder, text, flags, also, owner, rule, targets, options = what
+        verb, folder, text, flags, also, owner, rule, place, targets, options = what
+        if len(self._steps) >= MOST_STEPS:
+            raise ConnectionError("too many actions")
         if not self._may(verb, folder, owner):
             why = "have they changed since the last reload?" if owner == "site" else ""
             raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
@@ -170,7 +181,8 @@ class Steward:
         """The message as rules have changed it; None if they have not."""
         if how == "head":
             return self._message.edited(frame.raw)
-        return Message(received_raw(frame, sealed=True)) if how == "whole" else None
+        most = max(ROOM, 2 * self._message.size)
+        return Message(received_raw(frame, sealed=True, most=most)) if how == "whole" else None
 
     def _commit(self, frame: Frame, number: int) -> list[object]:
         if not self.passed or number not in self._steps:
@@ -255,6 +267,11 @@ def _carried(words: list[Any]) -> Carried:
     status = Status(code, enhanced, one_line(text)[:MAX_REPLY])
     done = Done(status, outcome, tuple(places), trouble, relay=_relay(relay))
     return Carried(done, rule, where)
+
+
+def _is_reply(code: int, enhanced: str, text: str) -> bool:
+    """It can be said to a client: `reply.line` only looks after the text."""
+    return code // 100 == int(enhanced[0]) if _ENHANCED.fullmatch(enhanced) else False
 
 
 def _relay(words: list[Any] | None) -> Relay | None:

@@ -104,6 +104,11 @@ class Broker:
         """Both ends of the pair."""
         return {self._ours, self.requests}
 
+    def of_worker(self) -> socket.socket:
+        """The end for workers, in a worker: it has no use for the other."""
+        self._ours.close()
+        return self.requests
+
     def leave(self) -> None:
         """Be no more in the way of its end: it ends when the last worker has."""
         for sock in self.sockets:

@@ -206,7 +206,7 @@ def _identities(setup: Setup) -> Identities | None:
         return None
     from ..app.identities import Identities
 
-    return Identities(setup.broker.requests)
+    return Identities(setup.broker.of_worker())
 
 
 def memory(pid: int) -> int:
