@@ -196,7 +196,7 @@ def _run(answers: Answers, fact: Fact, about: About, output: int) -> Ended | Non
         fact.arguments,
         message.under(message.head),
         seconds=min(fact.within or COMMAND_SECONDS, MAX_SECONDS),
-        environment=clean_environment(fact.envelope, home, answers.delimiters),
+        environment=clean_environment(fact.envelope, home, answers.delimiters, about.user.address),
         directory=home,
         output_limit=output,
     )

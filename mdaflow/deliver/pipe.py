@@ -86,7 +86,9 @@ class _Pipe:
             action.targets,
             stored(action.message or job.message, trace),
             seconds=min(float(dict(action.options).get("within", SECONDS)), MAX_SECONDS),
-            environment=clean_environment(job.envelope, job.mailbox.home, job.means.delimiters),
+            environment=clean_environment(
+                job.envelope, job.mailbox.home, job.means.delimiters, job.user
+            ),
             directory=job.mailbox.home,
         )
 

@@ -85,16 +85,22 @@ def find(name: str) -> str:
     return next((p for p in paths if os.path.isfile(p) and os.access(p, os.X_OK)), "")
 
 
-def clean_environment(envelope: Envelope, home: str, delimiters: str = "+") -> dict[str, str]:
+def clean_environment(
+    envelope: Envelope, home: str, delimiters: str = "+", whose: str = ""
+) -> dict[str, str]:
     """All the variables of a program, named as Postfix's local(8) names them.
 
-    What came from outside has `_` for every character that a shell could take for more than a
-    part of a word. Of our own environment only TZ is passed on.
+    `whose` is the address of the user who was found, whose local part is the login; empty when
+    nobody looked. What came from outside has `_` for every character that a shell could take for
+    more than a part of a word. Of our own environment only TZ is passed on.
     """
     e = envelope
     local, at, domain = e.recipient.rpartition("@")
     local, domain = (local, domain) if at else (domain, "")
     user, extension = split_local(local, delimiters)
+    if login := whose.rpartition("@")[0]:
+        known = local[: len(login)].lower() == login.lower()  # a delimiter may be part of it
+        user, extension = login, local[len(login) + 1 :] if known else extension
     outside = {
         "USER": user,
         "LOGNAME": user,

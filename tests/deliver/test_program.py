@@ -430,6 +430,23 @@ def test_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("whose", "recipient", "user", "extension"),
+    [
+        ("bob@example.org", "Bob+lists@Example.ORG", "bob", "lists"),
+        ("mary-ann@example.org", "Mary-Ann@example.org", "mary-ann", ""),
+        ("mary-ann@example.org", "Mary-Ann-x-y@example.org", "mary-ann", "x-y"),
+        ("bob@example.org", "sales-x@example.org", "bob", "x"),
+    ],
+)
+def test_login(whose: str, recipient: str, user: str, extension: str) -> None:
+    """The user of a program is the one who was found, as the system writes the name."""
+    variables = clean_environment(Envelope("", recipient), "/home/bob", "+-", whose)
+    assert (variables["USER"], variables["LOGNAME"]) == (user, user)
+    assert variables["EXTENSION"] == extension
+    assert variables["LOCAL"] == recipient.partition("@")[0]
+
+
 def test_sparse_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the MTA did not say is empty; a recipient without a domain is a user."""
     monkeypatch.delenv("TZ", raising=False)
