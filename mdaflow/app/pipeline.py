@@ -68,10 +68,12 @@ def deliver_message(
         user = user or _accepted(site, envelope.recipient)
         if came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
-        if user.account is None or site.identities is None:
-            carried = carry_out(site, message, envelope, user, ident, fence, programs)
-        else:
+        if user.account is not None and site.identities is not None:
             carried = site.identities.carry_out(site, message, envelope, user, ident, fence)
+        elif user.account is not None and user.account.uid != os.geteuid():
+            raise TempFail(INTERNAL, f"only `mdaflow serve` delivers as {user.account.name}")
+        else:
+            carried = carry_out(site, message, envelope, user, ident, fence, programs)
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
         carried = Carried(failed(error, envelope.recipient))
     _log(message, envelope, carried)
