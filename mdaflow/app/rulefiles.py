@@ -2,8 +2,9 @@
 
 A file of a user counts only when nobody but its owner could have written it (P27): from the
 user's folder on nothing on the way is a link, belongs to somebody else, or is a folder that
-everybody can write to. A file of the site counts only when it and its folder are root's or
-ours, and nobody else can write to them (P52). What is no regular file is not even opened.
+everybody can write to. A group may write to the file if only its owner is in it. A file of the
+site counts only when it and its folder are root's or ours, and nobody else can write to them
+(P52). What is no regular file is not even opened.
 
 What was made of files is kept, with the versions of all of them, and made anew when one has
 changed: by one thread, while the others go on with what there was.
@@ -12,7 +13,9 @@ changed: by one thread, while the others go on with what there was.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -158,10 +161,10 @@ def _irregular(about: os.stat_result) -> str:
     return "" if stat.S_ISREG(about.st_mode) else "not a regular file"
 
 
-def _foreign(about: os.stat_result, owners: Collection[int]) -> str:
+def _foreign(about: os.stat_result, owners: Collection[int], others: int = 0o022) -> str:
     if about.st_uid not in owners:
         return "owned by somebody else"
-    return "writable by others than its owner (chmod go-w)" if about.st_mode & 0o022 else ""
+    return "writable by others than its owner (chmod go-w)" if about.st_mode & others else ""
 
 
 def _foreign_folder(about: os.stat_result, owners: Collection[int], others: int) -> str:
@@ -172,7 +175,20 @@ def _foreign_folder(about: os.stat_result, owners: Collection[int], others: int)
 
 
 def _linked(about: os.stat_result, owners: Collection[int]) -> str:
-    return "has more than one link" if about.st_nlink != 1 else _foreign(about, owners)
+    if about.st_nlink != 1:
+        return "has more than one link"
+    private = about.st_mode & 0o020 and _is_private(about.st_gid, about.st_uid)
+    return _foreign(about, owners, 0o002 if private else 0o022)
+
+
+def _is_private(gid: int, uid: int) -> bool:
+    """The group is the user's own: it has the user's name, and no other members."""
+    try:
+        user, group = pwd.getpwuid(uid), grp.getgrgid(gid)
+    except (KeyError, OSError):
+        return False
+    own = (group.gr_name, user.pw_gid) == (user.pw_name, gid)
+    return own and set(group.gr_mem) <= {user.pw_name}
 
 
 def version_of(path: str) -> Version:

@@ -103,7 +103,7 @@ def fifo(path: Path) -> None:
 UNSAFE: list[tuple[Callable[[Path], object], Callable[[Path], object]]] = [
     (broken_link, lambda path: path.unlink()),
     (fifo, lambda path: path.unlink()),
-    (lambda path: path.chmod(0o620), lambda path: path.chmod(0o600)),
+    (lambda path: path.chmod(0o602), lambda path: path.chmod(0o600)),
     (lambda path: path.parent.chmod(0o777), lambda path: path.parent.chmod(0o700)),
     (lambda path: os.link(path, path.with_name("x")), lambda path: path.with_name("x").unlink()),
 ]

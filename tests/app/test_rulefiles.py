@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 import threading
 import time
@@ -117,12 +119,41 @@ GIVEN_AWAY: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("name", ANYBODYS)
-def test_unsafe_file_of_a_user(name: str, file: Path, home: str) -> None:
+def test_unsafe_file_of_a_user(
+    name: str, file: Path, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that somebody else could have written, or that is none, does not count (P27)."""
+    monkeypatch.setattr(rulefiles, "_is_private", lambda gid, uid: False)
     spoil, reason = ANYBODYS[name]
     spoil(file)
     with pytest.raises(Unsafe, match=reason):
         Reading(100, home=home)(str(file))
+
+
+GROUPS = {
+    "own": ("bob", [], 0, True),
+    "own, with its owner": ("bob", ["bob"], 0, True),
+    "with another member": ("bob", ["ann"], 0, False),
+    "of another name": ("users", [], 0, False),
+    "not the first one": ("bob", [], 1, False),
+}
+"""Name, members, how far its gid is from that of the file's owner, and whether it may write."""
+
+
+@pytest.mark.parametrize("which", GROUPS)
+def test_private_group(which: str, file: Path, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group may write to a file when nobody but the owner of the file is in it."""
+    name, members, away, private = GROUPS[which]
+    gid = file.stat().st_gid
+    bob = pwd.struct_passwd(("bob", "x", 1, gid + away, "", "/", ""))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: bob)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((name, "", gid, members)))
+    file.chmod(0o660)
+    try:
+        found = Reading(100, home=home)(str(file))
+    except Unsafe:
+        found = b""
+    assert found == (b"x" if private else b"")
 
 
 @needs_root
