@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from children import until
 from mdaflow_server import Mdaflow, new_root
 
 FIRST = 20_000
@@ -21,6 +23,8 @@ SHARED = 20_900
 MAIL = 8
 """The group of a spool that only its members may write to."""
 
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+
 USERS = """\
 users:
   - system: []
@@ -28,6 +32,13 @@ users:
     min_uid: {first}
     max_uid: {last}
 """
+
+
+MORE = {
+    "grant: [reject, defer]": "grant: [reject, defer, pipe, filter, command]",
+    "lmtp:\n": "lmtp:\n  deadline: {deadline}\n",
+}
+"""What users may do besides, and seconds until a delivery is given up."""
 
 
 class Account(NamedTuple):
@@ -70,7 +81,13 @@ class System(Mdaflow):
     """A server for accounts, with `mailbox` for each of them."""
 
     def __init__(
-        self, root: Path, mailbox: str = "maildir:Maildir", workers: int = 2, more: str = ""
+        self,
+        root: Path,
+        mailbox: str = "maildir:Maildir",
+        workers: int = 2,
+        more: str = "",
+        deadline: float = 120,
+        quota: str = "0",
     ) -> None:
         super().__init__(root, root / "lmtp", workers, more)
         self.passwd, self.group = root / "passwd", root / "group"
@@ -83,8 +100,13 @@ class System(Mdaflow):
         before, after = text.index("users:\n"), text.index("lmtp:\n")
         mailbox = mailbox.format(spool=self.spool)
         users = USERS.format(mailbox=mailbox, first=FIRST, last=FIRST + 999)
-        self.config.write_text(text[:before] + users + text[after:])
-        self.program = ("env", *self.environment, *self.program)
+        text = text[:before] + users + f"    quota: {quota}\n" + text[after:]
+        for old, new in MORE.items():
+            text = text.replace(old, new.format(deadline=deadline))
+        self.config.write_text(text)
+        self.mdaflow: Sequence[str | Path] = self.program
+        wrapped = Path(__file__).with_name("wrapped.py")
+        self.program = ("env", *self.environment, sys.executable, "-B", wrapped)
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -116,6 +138,10 @@ class System(Mdaflow):
             account.write_rules(rules)
         return account
 
+    def site_file(self, name: str, text: str) -> None:
+        """Write a file of the site's rules, for the next start."""
+        (self.root / "etc" / "before" / f"{name}.rules").write_text(text)
+
     def make_spool(self, mode: int, group: int) -> None:
         """The directory of inboxes, as /var/mail is."""
         self.spool.mkdir()
@@ -124,11 +150,20 @@ class System(Mdaflow):
 
     # --- its processes ---------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """End it; nothing of it may stay, also of what is in sessions of its own."""
+        before = [] if self._child is None else everybody(self._child.pid)
+        super().stop()
+        until(lambda: not any(map(runs, before)), "the end of all that it was", lambda: before)
+
     @property
     def broker(self) -> int:
         """The process id of the broker."""
-        [found] = [pid for pid in super().workers() if _is_root(pid)]
-        return found
+        return until(self.brokers, "a broker")[-1]
+
+    def brokers(self) -> list[int]:
+        """The process ids of the brokers: more than one while the server is reloaded."""
+        return [pid for pid in super().workers() if _is_root(pid)]
 
     def workers(self) -> list[int]:
         return [pid for pid in super().workers() if not _is_root(pid)]
@@ -137,32 +172,74 @@ class System(Mdaflow):
         """The process ids of all that are accounts, or about to be."""
         return children(self.broker)
 
+    def identity(self, account: Account) -> int:
+        """The process id of the only one that is this account."""
+        [found] = [pid for pid in self.identities() if status(pid).get("Uid") == [account.uid] * 4]
+        return found
+
+    def check_log(self) -> None:
+        super().check_log()
+        told = [message for message in self.messages() if "Traceback" in message]
+        assert not told, "\n".join(told)
+
 
 def children(pid: int) -> list[int]:
-    """The process ids of the children of a process."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in found.split()]
+    """The process ids of the children of a process; none when it has ended."""
+    with suppress(OSError):
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in found.split()]
+    return []
 
 
-def ids(pid: int) -> dict[str, list[int]]:
-    """The uids, gids and groups of a process: Uid, Gid, Groups of proc_pid_status(5)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    return {name: [int(word) for word in found[name].split()] for name in ("Uid", "Gid", "Groups")}
+def everybody(pid: int) -> list[tuple[int, str]]:
+    """A process and all that have come of it, each with what tells it from a later one."""
+    found = [(pid, _born(pid))]
+    for child in children(pid):
+        found += everybody(child)
+    return found
+
+
+def runs(process: tuple[int, str]) -> bool:
+    """It has not ended."""
+    pid, born = process
+    return bool(born) and _born(pid) == born
+
+
+def _born(pid: int) -> str:
+    """When a process was born; empty when it has ended."""
+    with suppress(OSError):
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return "" if state in "ZX" else rest[18]
+    return ""
+
+
+def status(pid: int) -> dict[str, list[int]]:
+    """The ids, groups and capabilities of a process (proc_pid_status(5)); empty when it is gone."""
+    with suppress(OSError):
+        return status_of(Path(f"/proc/{pid}/status").read_text())
+    return {}
+
+
+def status_of(text: str) -> dict[str, list[int]]:
+    """The same, of the text of such a file."""
+    found = dict(line.split(":", 1) for line in text.splitlines())
+    ids = {name: [int(word) for word in found[name].split()] for name in ("Uid", "Gid", "Groups")}
+    return ids | {name: [int(found[name], 16)] for name in CAPABILITIES}
 
 
 def _is_root(pid: int) -> bool:
-    return 0 in ids(pid)["Uid"]
+    return 0 in status(pid).get("Uid", [])
 
 
 @contextmanager
 def system(
-    mailbox: str = "maildir:Maildir", spool: tuple[int, int] | None = None, more: str = ""
+    mailbox: str = "maildir:Maildir", spool: tuple[int, int] | None = None, **options: Any
 ) -> Iterator[System]:
-    """A server for accounts, not started yet; `spool` are mode and group of its directory."""
+    """A server for accounts, not started yet; `spool` are mode and group of its directory, the
+    options those of `System`."""
     need_accounts()
     root = new_root()
-    server = System(root, mailbox, more=more)
+    server = System(root, mailbox, **options)
     try:
         if spool is not None:
             server.make_spool(*spool)
