@@ -53,7 +53,7 @@ def carry_out(
     decided: Plan | None = None
     try:
         if user.account is not None and user.account.uid != os.geteuid():
-            raise TempFail(INTERNAL, f"uid {os.geteuid()} must not deliver as {user.address}")
+            raise TempFail(INTERNAL, f"only `mdaflow serve` delivers as {user.account.name}")
         notice = Notices(site, user)
         with site.noted(message, envelope) as spare:
             if spare:

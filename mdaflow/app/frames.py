@@ -191,7 +191,7 @@ def received_raw(frame: Frame, *, sealed: bool, most: int = MAX_FILE) -> bytes |
     [file, *_] = frame.files
     size = os.fstat(file).st_size
     if size > most:
-        raise ConnectionError("a file that is too large")
+        raise Nonsense("a file that is too large")
     if sealed and fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
         raise Nonsense("a file that may change")
     return mmap.mmap(file, size, prot=mmap.PROT_READ) if size else b""

@@ -20,7 +20,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from mdaflow.errors import INTERNAL, TOO_SLOW, TempFail
 from mdaflow.mail.envelope import Envelope
@@ -96,9 +95,6 @@ class Identities:
                     why = f"the process of {user.address} has ended: {error}"
                     raise TempFail(INTERNAL, why) from error
                 deaths += fresh
-            except BaseException:  # it may still be at it
-                self._kill(process)
-                raise
             else:
                 self._keep(process)
                 return carried
@@ -114,7 +110,7 @@ class Identities:
             self._kill(process)
             raise TempFail(INTERNAL, f"the process of {user.address}: {error}") from error
         self._keep(process)
-        result(answer)
+        result(answer.value)
 
     # --- processes -------------------------------------------------------------------------
 
@@ -162,18 +158,6 @@ class Identities:
         process.frames.close()
         with suppress(OSError):
             self._requests.send(json.dumps(["kill", process.name]).encode())
-
-
-def _answer(frames: Frames) -> Any:
-    """What a process says, but for lines for the log. Raises OSError."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        match frames.receive(max(0.001, until - time.monotonic())).value:
-            case ["log", int(level), str(text)]:
-                log_line(level, text)
-                frames.send(["ok", None])
-            case answer:
-                return answer
 
 
 @contextmanager

@@ -133,8 +133,8 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
     except OSError:
         return False
     frames.socket.settimeout(None)
-    if isinstance(site.spooler, mailspool.Spooler) and site.spooler.frames.gone:
-        return False  # the user has killed it: a fresh process has another
+    if isinstance(site.spooler, mailspool.Spooler) and site.spooler.gone:
+        return False  # a fresh process has another
     name, *arguments = frame.value
     try:
         answer = _DOES[name](site, frames, user, frame, *arguments)
@@ -145,7 +145,7 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
             os.close(file)
     with suppress(OSError):
         frames.send(answer)
-        return not (isinstance(site.spooler, mailspool.Spooler) and site.spooler.gone)
+        return True
     return False
 
 

@@ -35,8 +35,11 @@ class Spooler:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self.gone = False
-        """The writer has ended; so the process of the user has to, too."""
+
+    @property
+    def gone(self) -> bool:
+        """The writer has ended, so the process of the user has to, too."""
+        return self.frames.gone
 
     def __call__(
         self,
@@ -62,7 +65,6 @@ class Spooler:
             self.frames.send(words, files=(file,) if file >= 0 else ())
             answer = self.frames.receive().value
         except OSError as error:
-            self.gone = True
             raise from_oserror(error) from error
         return str(result(answer))
 

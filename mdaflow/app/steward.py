@@ -44,10 +44,6 @@ PAST = 660.0
 """Seconds to wait behind the fence: programs may run for 600."""
 MOST = 10_000
 """Things that may be said in one delivery."""
-MOST_STEPS = 200
-"""Actions that may wait at once: many more than one message may meet."""
-MAX_TEXT = 10_000
-"""Characters of a line for the log."""
 ROOM = 64 << 20
 """Bytes of a message that rules have changed: what a filter may make, and header fields."""
 
@@ -58,7 +54,6 @@ _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
 _SPAN = (str, int, int, int, int)
 _ACTION = (str, str, str, [str], bool, str, str, list, [str], [(str, str | float | int)])
 """Of an Action: verb, folder, text, flags, also, owner, rule, span or nothing, targets, options."""
-_ENHANCED = re.compile(r"[245](?:\.[0-9]{1,3}){2}")
 
 
 class Steward:
@@ -153,8 +148,6 @@ class Steward:
         self, frame: Frame, ident: str, own: list[str], what: list[Any], how: str
     ) -> list[object]:
         verb, folder, text, flags, also, owner, rule, place, targets, options = what
-        if len(self._steps) >= MOST_STEPS:
-            raise ConnectionError("too many actions")
         if not self._may(verb, folder, owner):
             why = "have they changed since the last reload?" if owner == "site" else ""
             raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
@@ -163,7 +156,8 @@ class Steward:
         said = tuple((name, value) for name, value in options)
         flagged, to = frozenset(flags), tuple(targets)
         message = self._edited(frame, how)
-        action = Action(verb, folder, text, flagged, also, owner, rule, None, to, said, message)
+        span = Span(*place) if fits(place, _SPAN) else None
+        action = Action(verb, folder, text, flagged, also, owner, rule, span, to, said, message)
         means, whose = self._site.means, self._user.address
         job = Job(self._message, self._envelope, _NOWHERE, ident, means, tuple(own), whose)
         step = _store(job, action) if verb in STORING else _hand_on(job, action)
@@ -267,11 +261,6 @@ def _carried(words: list[Any]) -> Carried:
     status = Status(code, enhanced, one_line(text)[:MAX_REPLY])
     done = Done(status, outcome, tuple(places), trouble, relay=_relay(relay))
     return Carried(done, rule, where)
-
-
-def _is_reply(code: int, enhanced: str, text: str) -> bool:
-    """It can be said to a client: `reply.line` only looks after the text."""
-    return code // 100 == int(enhanced[0]) if _ENHANCED.fullmatch(enhanced) else False
 
 
 def _relay(words: list[Any] | None) -> Relay | None:

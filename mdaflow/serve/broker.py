@@ -35,6 +35,7 @@ from ..app.frames import Frames
 from ..app.identities import WARM
 from ..app.rehearse import rehearse
 from ..errors import ConfigError
+from .courier import CHECKERS
 
 log = logging.getLogger("mdaflow")
 
@@ -51,7 +52,8 @@ class Broker:
     def __init__(self, config: Config, workers: int, mask: Iterable[int]) -> None:
         """Raises OSError."""
         self._config = config
-        self._most = workers * (config.lmtp.threads + WARM)
+        of_one = config.lmtp.threads + CHECKERS + 2 * WARM  # some are about to end
+        self._most = workers * of_one
         self._mask = sorted(mask)
         self._ours, self.requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """`requests` is for the workers."""
