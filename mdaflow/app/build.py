@@ -139,6 +139,20 @@ def open_site(
     )
 
 
+def with_store(site: Site, state: str) -> Site:
+    """The site with its state in a folder: a store, and its secret."""
+    from mdaflow.store.sqlite import SqliteStore
+
+    store, config = SqliteStore(os.path.join(state, "state.sqlite")), site.config
+    return replace(
+        site,
+        config=replace(config, state=state),
+        rules=UserRules(store, site.rules.powers, _limits(config)),
+        answers=Answers(store, config.recipient_delimiter),
+        key=_key(state),
+    )
+
+
 def _source(number: int, users: Folders | System, delimiters: str) -> Users:
     limits = users.quota, users.quota_messages
     if any(limits) and users.mailbox.startswith("mbox:"):  # load.py has told where it stands

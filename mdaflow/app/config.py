@@ -218,3 +218,8 @@ class Config:
     spam_score: float = 5.0
     """The `spam.score` from which on a message is `spam`."""
     log: Log = field(default_factory=Log)
+
+    @property
+    def has_accounts(self) -> bool:
+        """Have accounts of this machine mail here?"""
+        return any(isinstance(source, System) for source in self.users)

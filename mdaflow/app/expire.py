@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from mdaflow.deliver.expire import Counts, expire
 from mdaflow.deliver.mailbox import elsewhere, parse_mailbox
-from mdaflow.errors import TempFail
-from mdaflow.route.users import User
+from mdaflow.errors import INTERNAL, TempFail
+from mdaflow.route.users import User, Users
+
+from . import privileges
+from .build import Site
+from .config import System
+from .deputies import Task
+
+ACCOUNT = 600.0
+"""Seconds for the mailbox of an account: its home may be on a server that does not answer."""
+Go = Callable[[Iterable[User]], int]
+"""Goes through mailboxes; the exit code."""
 
 
 class Expired(NamedTuple):
@@ -40,3 +53,32 @@ def owner(place: str) -> User | None:
         return None
     mailbox, _ = found
     return User(place, mailbox.home, f"maildir:{mailbox.path}")
+
+
+def tasks(site: Site, users: Sequence[User], go: Go, *, everybody: bool) -> Iterator[Task]:
+    """What root has to do for these users, and for `everybody`: for an account as that account,
+    for all others as the user of the mail."""
+    sources = [*zip(site.config.users, site.users, strict=True)] if everybody else []
+    others = [user for user in users if user.account is None]
+    folders = [source for said, source in sources if not isinstance(said, System)]
+    if others or folders:
+        yield Task(site.config.user, partial(_as_mail_user, site, others, folders, go))
+    listed = (source.all() for said, source in sources if isinstance(said, System))
+    for user in chain(users, *listed):
+        if user.account is not None and user.mailbox.startswith("maildir:"):
+            yield Task(user.address, partial(_as_account, user, go), ACCOUNT)
+
+
+def _as_mail_user(site: Site, users: list[User], folders: list[Users], go: Go) -> int:
+    privileges.drop(site.config)
+    return go(chain(users, *(source.all() for source in folders)))
+
+
+def _as_account(user: User, go: Go) -> int:
+    assert user.account is not None
+    try:
+        privileges.become(user.account)
+    except OSError as error:
+        raise TempFail(INTERNAL, f"{user.address}: {error}") from error
+    os.umask(0o077)
+    return go([user])

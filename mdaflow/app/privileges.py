@@ -15,7 +15,7 @@ import signal
 from mdaflow.errors import ConfigError
 from mdaflow.route.users import Account
 
-from .config import Config, System
+from .config import Config
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # prctl(2)
 
@@ -31,13 +31,8 @@ def check(config: Config) -> None:
             raise ConfigError((f"user: cannot become {user}: start as root, or leave out user:",))
     elif ours == 0:
         raise ConfigError(("user: started as root: name the unprivileged user of the mail",))
-    if ours != 0 and has_accounts(config):
+    if ours != 0 and config.has_accounts:
         raise ConfigError(("users: system: start as root: mail is delivered as each user",))
-
-
-def has_accounts(config: Config) -> bool:
-    """Have accounts of this machine mail here?"""
-    return any(isinstance(source, System) for source in config.users)
 
 
 def drop(config: Config) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import click
@@ -53,22 +54,26 @@ def mdaflow() -> None:
 
 def main() -> None:
     """The program `mdaflow`."""
+    sys.exit(told(lambda: mdaflow.main(prog_name="mdaflow", standalone_mode=False)))
+
+
+def told(command: Callable[[], int | None]) -> int:
+    """The exit code of a command; what it raises is told to the caller."""
     try:
-        code = mdaflow.main(prog_name="mdaflow", standalone_mode=False)
+        return command() or 0
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = EX_USAGE if isinstance(error, click.UsageError) else EX_NOINPUT
+        return EX_USAGE if isinstance(error, click.UsageError) else EX_NOINPUT
     except click.Abort:
-        code = 130
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        return 141
     except MdaflowError as error:
         click.echo(f"mdaflow: {error}" if not isinstance(error, ConfigError) else error, err=True)
-        code = exit_code(error)
-    sys.exit(code or 0)
+        return exit_code(error)
 
 
 def exit_code(error: MdaflowError) -> int:

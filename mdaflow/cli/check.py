@@ -39,7 +39,7 @@ from mdaflow.app.rulebook import site_files
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
 
 from . import EX_DATAERR
-from .common import config_option, read_file, read_input, say, site_of
+from .common import config_option, read_file, read_input, say, site_of, step_aside
 
 MAX_NAMED = 20
 """Rules without a test that are named."""
@@ -70,6 +70,7 @@ def command(
     settings = read_config(config)
     found = files or _installed(settings)
     here = _bare_site(settings)
+    step_aside(files)
     checked = [_check(here, path, site or _is_of_site(settings, path), verbose) for path in found]
     if as_json:
         say(json.dumps([_as_json(each) for each in checked], ensure_ascii=False))

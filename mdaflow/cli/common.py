@@ -7,15 +7,15 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from mdaflow import Config, Envelope, Message, Site, User, find_user, open_site
-from mdaflow.app.build import myself
+from mdaflow import Config, Envelope, Message, Site, TempFail, open_site
+from mdaflow.errors import INTERNAL
+
+from . import told
 
 Options = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,10 +37,31 @@ def read_message(path: str) -> Message:
     try:
         if path == "-":
             return Message.from_wire(sys.stdin.buffer.read())
-        with open(path, "rb") as file:
-            return Message.from_wire(file.read())
+        return Message.from_wire(_of_others(path) if os.geteuid() == 0 else _whole(path))
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
+
+
+def _of_others(path: str) -> bytes:
+    from mdaflow.app.aside import read_aside
+
+    return read_aside(path, _whole)
+
+
+def _whole(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def step_aside(paths: Sequence[str]) -> None:
+    """As root: become whoever these files belong to, before they are read (P22)."""
+    if os.geteuid() == 0:
+        from mdaflow.app import aside
+
+        try:
+            aside.step_aside(path for path in paths if path != "-")
+        except OSError as error:
+            raise click.ClickException(f"{', '.join(paths)}: {error.strerror}") from error
 
 
 MAX_FILE = 16 << 20
@@ -85,16 +106,6 @@ def site_of(settings: Config, *, kept: bool) -> Site:
     return open_site(settings, None if kept else MemoryStore())
 
 
-def with_state(settings: Config) -> Config:
-    """State in a folder of one's own, for whoever may not write to that of the site."""
-    with suppress(OSError):
-        os.makedirs(settings.state, mode=0o700, exist_ok=True)
-    if os.access(settings.state, os.W_OK | os.X_OK):
-        return settings
-    own = os.path.join(myself("localhost").home, ".mdaflow", "state")
-    return replace(settings, state=own)
-
-
 def step_down(settings: Config) -> None:
     """As root: become the user that delivers, before anything that users wrote is read (P22)."""
     if os.geteuid() == 0:
@@ -105,12 +116,16 @@ def step_down(settings: Config) -> None:
         privileges.drop(settings)
 
 
-def user_of(site: Site, address: str | None) -> User:
-    """The user of an address; without one, or for one's own login, whoever calls."""
-    me = myself(site.hostname)
-    if address is None or address == me.address.partition("@")[0]:
-        return me
-    return find_user(site, address)
+def as_deputy(act: Callable[[], int]) -> int:
+    """The exit code of what a deputy does (app/deputies.py): all that it raises is told."""
+
+    def guarded() -> int:
+        try:
+            return act()
+        except OSError as error:
+            raise TempFail(INTERNAL, str(error)) from error
+
+    return told(guarded)
 
 
 def envelope(sender: str, recipient: str, original: str = "") -> Envelope:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
 from mdaflow import (
+    Config,
     MailError,
     MdaflowError,
     Message,
     PermFail,
+    Site,
     Status,
     TempFail,
+    User,
     deliver_message,
     read_config,
 )
 from mdaflow.app import log
+from mdaflow.app.caller import settle, state_of, user_of
 from mdaflow.errors import INTERNAL
 
 from .common import (
@@ -26,8 +31,6 @@ from .common import (
     sender_option,
     site_of,
     step_down,
-    user_of,
-    with_state,
 )
 
 
@@ -67,9 +70,21 @@ def _sender(said: str) -> str:
 def _deliver(user: str | None, sender: str, original: str, config: str | None) -> Status:
     settings = read_config(config)
     log.set_up(settings.log)
-    step_down(settings)
-    here = site_of(with_state(settings), kept=True)
-    whose = user_of(here, user)
+    here, whose = _accounts(settings, user) if settings.has_accounts else _own(settings, user)
     recipient = user if user and "@" in user else whose.address
     mail = Message.from_wire(sys.stdin.buffer.read())
     return deliver_message(here, mail, envelope(sender, recipient, original), user=whose)
+
+
+def _accounts(settings: Config, user: str | None) -> tuple[Site, User]:
+    """Where accounts of this machine have mail: as the one whose mail it is."""
+    here = site_of(settings, kept=False)
+    whose = user_of(here, user)
+    return settle(here, whose, kept=True), whose
+
+
+def _own(settings: Config, user: str | None) -> tuple[Site, User]:
+    """As whoever calls, or as the user of the mail."""
+    step_down(settings)
+    here = site_of(replace(settings, state=state_of(settings)), kept=True)
+    return here, user_of(here, user)

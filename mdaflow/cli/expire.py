@@ -6,17 +6,25 @@ Exit codes: 0; 67 for a user that is none; 75 if a mailbox could not be gone thr
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
 
 import click
 
-from mdaflow import Site, User, read_config
-from mdaflow.app.expire import Expired, expire_users, owner
+from mdaflow import PermFail, Site, User, read_config
+from mdaflow.app.caller import NOT_YOURS, user_of
+from mdaflow.app.deputies import run_all
+from mdaflow.app.expire import Expired, Go, expire_users, owner, tasks
 from mdaflow.app.log import escaped
 
 from . import EX_TEMPFAIL
-from .common import config_option, site_of, step_down, user_of
+from .common import as_deputy, config_option, site_of, step_down
+
+AT_ONCE = 8
+"""Mailboxes of accounts that are gone through at the same time."""
 
 
 @click.command("expire")
@@ -43,15 +51,41 @@ def command(
     """
     owners = [_owner(place) for place in places]
     settings = read_config(config)
-    step_down(settings)
+    as_root = os.geteuid() == 0 and settings.has_accounts
+    if not as_root:
+        step_down(settings)
     here = site_of(settings, kept=False)
     named: Sequence[str | None] = names or ([] if everybody or owners else [None])
     users = [*owners, *(user_of(here, name) for name in named)]
+    go = partial(_go, dry_run=dry_run, as_json=as_json)
+    if as_root:
+        return _as_each(here, users, everybody, go)
+    if everybody and settings.has_accounts:
+        raise PermFail(NOT_YOURS, "the mail of accounts is gone through by root, as each of them")
+    return go(chain(users, *(source.all() for source in here.users if everybody)))
+
+
+def _go(users: Iterable[User], *, dry_run: bool, as_json: bool) -> int:
+    """Go through the mailboxes of users; the exit code."""
     show = _as_json if as_json else _as_line
     code = 0
-    for folder in expire_users(_chain(users, here, everybody), time.time(), dry_run=dry_run):
+    for folder in expire_users(users, time.time(), dry_run=dry_run):
         click.echo(show(folder, dry_run), err=bool(folder.trouble) and not as_json)
         code = EX_TEMPFAIL if folder.trouble else code
+    return code
+
+
+def _as_each(here: Site, users: list[User], everybody: bool, go: Go) -> int:
+    """As root, where accounts have mail: go through each mailbox as whose it is."""
+    code = 0
+    deputed = (
+        task._replace(act=partial(as_deputy, task.act))
+        for task in tasks(here, users, go, everybody=everybody)
+    )
+    for name, ended in run_all(deputed, most=AT_ONCE):
+        if ended < 0:
+            click.echo(escaped(f"mdaflow: {name}: not done in time, or killed"), err=True)
+        code = max(code, ended if ended >= 0 else EX_TEMPFAIL)
     return code
 
 
@@ -60,12 +94,6 @@ def _owner(place: str) -> User:
     if found is None:
         raise click.UsageError(f"{place} is not maildir:/PATH")
     return found
-
-
-def _chain(users: list[User], here: Site, everybody: bool) -> Iterator[User]:
-    yield from users
-    for source in here.users if everybody else ():
-        yield from source.all()
 
 
 def _as_line(folder: Expired, dry_run: bool) -> str:

@@ -23,6 +23,7 @@ import click
 from mdaflow import SourceError, layout
 
 from . import EX_DATAERR, EX_NOINPUT
+from .common import step_aside
 
 _MOST = 16 << 20
 """Bytes that are read of a file; layout() refuses far smaller ones."""
@@ -38,6 +39,7 @@ def command(files: Sequence[str], check: bool, diff: bool) -> int:
     Without files, and for `-`, from standard input to standard output. Exit code 65 when a
     file has errors; with --check and --diff 1 when one would change.
     """
+    step_aside(files)
     return max([_lay_out(path, check, diff) for path in files or ("-",)])
 
 

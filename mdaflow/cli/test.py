@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import click
 
@@ -30,9 +31,12 @@ from mdaflow import (
     stages_for,
 )
 from mdaflow.app.build import myself
+from mdaflow.app.caller import settle, user_of
+from mdaflow.app.deputies import Task, run_all
 
-from . import EX_DATAERR, EX_NOUSER
+from . import EX_DATAERR, EX_TEMPFAIL, exit_code
 from .common import (
+    as_deputy,
     config_option,
     envelope,
     original_option,
@@ -41,7 +45,6 @@ from .common import (
     sender_option,
     site_of,
     step_down,
-    user_of,
 )
 
 Given = Mapping[tuple[str, str], Sequence[Any]]
@@ -95,33 +98,63 @@ def command(
     settings = read_config(config)
     here = site_of(settings, kept=False)
     tried = [_compile(here, path, site=site) for path in files]
-    if execute or (settings.user and (recipients or user)):
+    accounts = settings.has_accounts
+    if not accounts and (execute or (settings.user and (recipients or user))):
         step_down(settings)
-    if execute:
+    if execute and not accounts:
         here = site_of(settings, kept=True)
-    show = _as_json if as_json else _as_tree
-    code = 0
-    for recipient in _expanded(here, recipients) or [myself(here.hostname).address]:
-        try:
-            whose = _user(here, user, recipient, bool(recipients), bool(files))
-        except PermFail as error:
-            code = EX_NOUSER
-            click.echo(f"<{recipient}>: refused at RCPT: {error.status}", err=True)
-            continue
-        programs = [*here.before, *tried, *here.after] if tried else None
-        if programs is None:
-            programs, broken = _installed(here, whose)
-            code = code or EX_DATAERR * broken
-        about = envelope(_sender(sender, mail), recipient, original)
-        decided = _decide(here, programs, mail, about, whose, given, offline)
-        say(show(decided, mail, recipient))
-        if execute:
-            from mdaflow.app.pipeline import deliver_message
+    names = _expanded(here, recipients)
+    trial = _Trial(
+        here, mail, user, bool(names), sender, original, tried, given, offline, execute, as_json
+    )
+    acts = [Task(name, partial(as_deputy, partial(_try, trial, name))) for name in names or [""]]
+    if accounts and os.geteuid() == 0:  # each becomes the account whose mail it is
+        return max(code if code >= 0 else EX_TEMPFAIL for _, code in run_all(acts))
+    return max(_try(trial, name) for name in names or [""])
 
-            click.echo(
-                f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True
-            )
-    return code
+
+class _Trial(NamedTuple):
+    """What shall be tried, for each recipient."""
+
+    here: Site
+    mail: Message
+    user: str | None
+    named: bool
+    """There are recipients; else it is for whoever calls."""
+    sender: str | None
+    original: str
+    tried: list[Stage]
+    """The rules to run; none for those that are installed."""
+    given: Given
+    offline: bool
+    execute: bool
+    as_json: bool
+
+
+def _try(trial: _Trial, recipient: str) -> int:
+    """Show what becomes of the message for one recipient; the exit code."""
+    here, mail, tried = trial.here, trial.mail, trial.tried
+    recipient = recipient or myself(here.hostname).address
+    try:
+        whose = _user(here, trial.user, recipient, trial.named, bool(tried))
+    except PermFail as error:
+        why = f" ({error})" if str(error) != error.status.text else ""
+        click.echo(f"<{recipient}>: refused at RCPT: {error.status}{why}", err=True)
+        return exit_code(error)
+    if here.config.has_accounts:
+        here = settle(here, whose, kept=trial.execute)
+    broken = False
+    programs = [*here.before, *tried, *here.after]
+    if not tried:
+        programs, broken = _installed(here, whose)
+    about = envelope(_sender(trial.sender, mail), recipient, trial.original)
+    decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline)
+    say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient))
+    if trial.execute:
+        from mdaflow.app.pipeline import deliver_message
+
+        click.echo(f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True)
+    return EX_DATAERR if broken else 0
 
 
 def _sender(said: str | None, mail: Message) -> str:

@@ -293,7 +293,7 @@ def _set_up(config: Config, had: sockets.Listeners, forks: Forks) -> Setup:
     context = tls.context(config.lmtp)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
     setup = Setup(config, passed or sockets.open_all(config.lmtp, had), context)
-    if not privileges.has_accounts(config):
+    if not config.has_accounts:
         return setup
     from .broker import Broker
 

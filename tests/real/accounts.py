@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from children import until
+from children import PATIENCE, until
 from mdaflow_server import Mdaflow, new_root
 
 FIRST = 20_000
@@ -147,6 +148,22 @@ class System(Mdaflow):
         self.spool.mkdir()
         os.chown(self.spool, 0, group)
         self.spool.chmod(mode)
+
+    def call(
+        self, *arguments: str | Path, by: Account | None = None, stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[str]:
+        """A command of the program, called by root or by an account."""
+        home, become = "/root", dict[str, Any]()
+        if by is not None:
+            home, become = str(by.home), {"user": by.uid, "group": by.uid, "extra_groups": []}
+        done = subprocess.run(
+            [*self.program, *arguments],
+            input=stdin, capture_output=True, timeout=PATIENCE, cwd="/", **become,
+            env={"HOME": home, "PATH": os.environ["PATH"], "MDAFLOW_CONFIG": str(self.config)},
+        )  # fmt: skip
+        out, error = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in error, error
+        return subprocess.CompletedProcess(done.args, done.returncode, out, error)
 
     # --- its processes ---------------------------------------------------------------------
 
