@@ -77,9 +77,9 @@ def test_files(ugly: Path) -> None:
 
 
 def test_mode_and_owner(ugly: Path) -> None:
-    """The new file has the mode and the owner of the old one."""
+    """The new file has the mode, the owner and the group of the old one."""
     if os.geteuid() == 0:
-        os.chown(ugly, 12345, 54321)
+        os.chown(ugly, 0, 54321)
     before = ugly.stat()
     assert fmt(ugly)[0] == 0
     after = ugly.stat()
