@@ -27,6 +27,7 @@ from .frames import Frame, Frames, Nonsense, answer_of, fits, received_raw, resu
 
 log = logging.getLogger("mdaflow")
 
+_MAKE = "install -d -m 2775 -g mail"
 _FORMS = {"prepare": ([str], str, float | int), "commit": (), "abort": ()}
 
 
@@ -114,6 +115,22 @@ def _group(directory: str, account: Account) -> int:
     if group == 0:
         raise TempFail(INTERNAL, f"{directory} is for the group root: make it mail's (2775)")
     return group
+
+
+def unfit(directory: str) -> str:
+    """Why it can be no directory of inboxes, and what to do; empty when it can."""
+    try:
+        about = os.stat(directory)
+    except OSError as error:
+        return f"{error.strerror}: make it ({_MAKE} {directory})"
+    mode = about.st_mode
+    if not stat.S_ISDIR(mode):
+        return "is no folder"
+    if mode & stat.S_IWOTH:
+        return "" if mode & stat.S_ISVTX else "anybody can remove what is in it: chmod 2775 or 1777"
+    if not mode & stat.S_IWGRP:
+        return "nobody can make a lock in it: chgrp mail and chmod 2775"
+    return "" if about.st_gid else "is for the group root: chgrp mail"
 
 
 def _live(frames: Frames, mailbox: Mailbox, account: Account, group: int) -> None:

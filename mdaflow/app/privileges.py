@@ -20,9 +20,12 @@ from .config import Config
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # prctl(2)
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError when a server could not give up root as the configuration wants it."""
-    user, ours = config.user, os.geteuid()
+def check(config: Config, ours: int | None = None) -> None:
+    """Raise ConfigError when a server could not give up root as the configuration wants it.
+
+    `ours` is the uid with which it starts; None: ours.
+    """
+    user, ours = config.user, os.geteuid() if ours is None else ours
     if user:
         uid = _entry(user).uid
         if uid == 0:

@@ -6,6 +6,7 @@ Exit codes: 0, and 78 (EX_CONFIG) with the problems on standard error.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -36,7 +37,8 @@ def check(path: str | None, as_json: bool) -> None:
     problems: tuple[str, ...] = ()
     try:
         name = load.find(path)
-        load.read_config(name)
+        config = load.read_config(name)
+        problems = tuple(_unmet(config)) if config.has_accounts else ()
     except ConfigError as error:
         problems = error.problems
     if as_json:
@@ -73,6 +75,27 @@ def dump(config: Config) -> str:
     # No line is folded: a path stays what one can search for.
     text: str = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=1 << 20)
     return text
+
+
+def _unmet(config: Config) -> Iterator[str]:
+    """What a server for accounts needs of this machine, and has not."""
+    from mdaflow import parse_mailbox
+    from mdaflow.app import mailspool, privileges
+    from mdaflow.serve import sockets
+
+    for needed in (
+        lambda: privileges.check(config, 0),
+        lambda: config.lmtp.owner and sockets.ids(config.lmtp.owner),
+    ):
+        try:
+            needed()
+        except ConfigError as error:
+            yield from error.problems
+    for number, source in enumerate(config.users):
+        directory, _, _ = parse_mailbox(source.mailbox, "/").inbox.rpartition("/")
+        wrong = mailspool.unfit(directory) if directory.startswith("/") else ""
+        if wrong:
+            yield f"users[{number}].mailbox: {directory}: {wrong}"
 
 
 def _plain(config: Config) -> dict[str, Any]:

@@ -190,13 +190,14 @@ def _give(path: str, mode: str, owner: str) -> None:
             raise FileExistsError(errno.EADDRINUSE, "not our socket")
         pinned = f"/proc/self/fd/{fd}"
         if owner:
-            os.chown(pinned, *_ids(owner))
+            os.chown(pinned, *ids(owner))
         os.chmod(pinned, int(mode, 8))
     finally:
         os.close(fd)
 
 
-def _ids(owner: str) -> tuple[int, int]:
+def ids(owner: str) -> tuple[int, int]:
+    """The uid and gid of `lmtp.owner`. Raises ConfigError."""
     user, colon, group = owner.partition(":")
     try:
         entry = pwd.getpwnam(user)

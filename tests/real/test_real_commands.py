@@ -236,3 +236,43 @@ def test_expire_of_one(machine: System) -> None:
     assert machine.call("expire", "-u", ann.name).returncode == 0
     assert machine.call("expire", by=bob).returncode == 0
     assert (ann.files(), bob.files()) == ([], [])
+
+
+# --- config check ------------------------------------------------------------------------------
+
+SPOOLS = {
+    "2775 mail": (0o2775, MAIL, ""),
+    "3775 mail": (0o3775, MAIL, ""),
+    "1777": (0o1777, 0, ""),
+    "missing": (None, 0, "No such file or directory: make it (install -d -m 2775 -g mail "),
+    "777": (0o777, MAIL, "anybody can remove what is in it: chmod 2775 or 1777"),
+    "755": (0o755, MAIL, "nobody can make a lock in it: chgrp mail and chmod 2775"),
+    "775 root": (0o775, 0, "is for the group root: chgrp mail"),
+}
+
+
+@pytest.mark.parametrize("name", SPOOLS)
+def test_check_of_the_spool(name: str) -> None:
+    """A directory of inboxes that will not do is told, and what to do."""
+    mode, group, told = SPOOLS[name]
+    with system(INBOX, spool=None if mode is None else (mode, group)) as machine:
+        done = machine.call("config", "check")
+        assert done.returncode == (78 if told else 0), done.stderr
+        assert (f"users[0].mailbox: {machine.spool}: {told}" in done.stderr) is bool(told)
+
+
+def test_check_of_names(machine: System) -> None:
+    """Who shall own the mail of others and the socket has to be there."""
+    known = machine.config.read_text()
+    try:
+        for user, told in (("", "name the unprivileged user"), ("root", "is root"), ("nemo", "no")):
+            text = known.replace("user: nobody", f'user: "{user}"')
+            machine.config.write_text(text.replace("lmtp:\n", "lmtp:\n  owner: nemo\n"))
+            done = machine.call("config", "check")
+            assert done.returncode == 78
+            first, second = done.stderr.splitlines()
+            assert told in first
+            assert second == "lmtp.owner: nemo: no such user or group"
+    finally:
+        machine.config.write_text(known)
+    assert machine.call("config", "check").returncode == 0
