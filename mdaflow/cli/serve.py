@@ -33,7 +33,12 @@ def command(config: str | None) -> int:
 
 
 def _courier(config: Config, inflight: InFlight, identities: Identities | None) -> Courier:
-    return Courier(open_site(config, inflight=inflight, identities=identities))
+    site = open_site(config, inflight=inflight, identities=identities)
+    if identities is not None:
+        from mdaflow.app.walls import hide_homes
+
+        hide_homes(site)
+    return Courier(site)
 
 
 def _again(config: str | None) -> Config:

@@ -226,3 +226,11 @@ def test_unknown_name(server: System) -> None:
             for name in ("nobody-such", "root", "daemon", "nobody", "a/b", '"a b"'):
                 reply = client.say(f"RCPT TO:<{name}@example.org>")
                 assert reply.startswith("550 5.1.1 "), (name, reply)
+
+
+def test_workers_have_walls(server: System) -> None:
+    """A worker gives up the homes of accounts: Landlock asks for no_new_privs first."""
+    for pid in server.workers():
+        status = Path(f"/proc/{pid}/status").read_text()
+        hidden = "NoNewPrivs:\t1" in status
+        assert hidden or any("protected by their modes only" in m for m in server.messages())

@@ -1,0 +1,134 @@
+"""What a worker cannot reach where accounts of this machine have mail: their homes, and their
+inboxes in the spool (P29).
+
+The modes of homes may let everybody in. So the worker, which talks to the network, gives up all of
+the file system but what is not theirs, by Landlock (https://docs.kernel.org/userspace-api/landlock.html).
+Landlock knows only what is allowed, so that is found by walking from the root: a directory without
+any home in it is allowed as a whole, one on the way to a home by what is in it now.
+
+Known limits: Linux 5.19 or later with Landlock; without it modes alone protect homes, and the log
+says so. Homes of accounts that the name service does not list are hidden below /home only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import stat
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from mdaflow.deliver.mailbox import elsewhere
+from mdaflow.errors import MailError
+from mdaflow.route.accounts import SystemUsers
+
+from .build import Site
+from .config import Folders
+
+log = logging.getLogger("mdaflow")
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all architectures
+_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
+_LEAST = 2
+"""The first version that lets files be moved between directories."""
+_PATH_BENEATH = 1
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REFER = 1 << 1, 1 << 2, 1 << 3, 1 << 13
+_FILE = _WRITE_FILE | _READ_FILE
+_ALL = _FILE | _READ_DIR | _REFER
+_PR_SET_NO_NEW_PRIVS = 38
+_PLACE = os.O_PATH | os.O_CLOEXEC
+
+
+class _Beneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+def hide_homes(site: Site) -> None:
+    """Give up the homes of accounts, for good, before there are threads. Never raises."""
+    try:
+        _restrict(tuple(_allowed("/", _hidden(site))) + tuple(_needed(site)))
+    except (OSError, MailError) as error:
+        log.warning("homes of users are protected by their modes only: %s", error)
+
+
+def _hidden(site: Site) -> frozenset[str]:
+    """The directories that a worker has no use for."""
+    accounts = [source for source in site.users if isinstance(source, SystemUsers)]
+    homes = {user.home for source in accounts for user in source.all()}
+    spools = {_spool(source.mailbox) for source in accounts}
+    real = {os.path.realpath(path) for path in {"/home", *homes, *spools} if path.strip("/")}
+    return frozenset(real)
+
+
+def _spool(mailbox: str) -> str:
+    _, _, inbox = mailbox.partition(":INBOX=/")
+    return f"/{os.path.dirname(inbox.partition(':')[0])}" if inbox else ""
+
+
+def _needed(site: Site) -> Iterator[str]:
+    """What is allowed even if it is below a home."""
+    c = site.config
+    yield from (c.state, c.quarantine, c.lmtp.spool, c.log.to)
+    yield from (source.folders for source in c.users if isinstance(source, Folders))
+    for _, folder in site.says:
+        if found := elsewhere(folder):
+            yield found[0].home
+    yield from {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__))}
+
+
+def _allowed(path: str, hidden: Collection[str]) -> Iterator[str]:
+    """The largest places below a path that have nothing hidden in them."""
+    if path in hidden:
+        return
+    below = path.rstrip("/") + "/"
+    if not any(place.startswith(below) for place in hidden):
+        yield path
+        return
+    with suppress(OSError):
+        for name in os.listdir(path):
+            if not os.path.islink(below + name):  # what it leads to is asked for its own name
+                yield from _allowed(below + name, hidden)
+
+
+def _restrict(allowed: Collection[str]) -> None:
+    """Have only what is allowed. Raises OSError."""
+    version = _call(_CREATE_RULESET, None, 0, _VERSION)
+    if version < _LEAST:
+        raise OSError(f"Landlock of this kernel is too old ({version})")
+    handled = ctypes.c_uint64(_ALL)
+    rules = _call(_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
+    try:
+        for path in allowed:
+            _allow(rules, path)
+        if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        _call(_RESTRICT_SELF, rules, 0)
+    finally:
+        os.close(rules)
+
+
+def _allow(rules: int, path: str) -> None:
+    try:
+        place = os.open(path, _PLACE)
+    except OSError:  # it is not there, or not for us
+        return
+    try:
+        directory = stat.S_ISDIR(os.fstat(place).st_mode)
+        beneath = _Beneath(_ALL if directory else _FILE, place)
+        with suppress(OSError):  # nothing that Landlock knows, such as a file of /proc
+            _call(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(beneath), 0)
+    finally:
+        os.close(place)
+
+
+def _call(number: int, *arguments: object) -> int:
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
