@@ -99,8 +99,8 @@ def start(inbox: str, account: Account) -> Spooler:
         try:
             ours.close()
             _live(Frames(theirs), Mailbox("mbox", directory, ".", name, owned=True), account, group)
-        except BaseException:
-            log.exception("the writer of %s failed", ascii(inbox))
+        except OSError as error:
+            log.error("no writer of %s: %s", ascii(inbox), error)
         finally:
             os._exit(0)
     theirs.close()

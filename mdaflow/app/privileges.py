@@ -59,7 +59,7 @@ def become(account: Account, group: int | None = None) -> None:
         groups = set(os.getgrouplist(account.name, gid))
     else:
         os.setgroups([])
-        groups = {group}
+        groups = set()
     os.setresgid(gid, gid, gid)
     os.setresuid(account.uid, account.uid, account.uid)
     _make_sure(account.uid, gid, groups)
@@ -85,8 +85,8 @@ def _prctl(option: int, value: int) -> None:
 def _make_sure(uid: int, gid: int, groups: set[int]) -> None:
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         raise PermissionError("the user or group did not change")
-    if not set(os.getgroups()) <= groups:
-        raise PermissionError("foreign groups are left")
+    if set(os.getgroups()) != groups:
+        raise PermissionError("the groups are not those of the account")
     if _capabilities():
         raise PermissionError("capabilities are left")
     for back in (os.setuid, os.setgid):
