@@ -1,5 +1,6 @@
 """mdaflow for nss_wrapper, which keeps its files open and must not lose them when a process closes
-all that it has no use for. Who waits for a lock waits for a second only."""
+all that it has no use for. Locks are waited for, and processes that are users kept, for a moment
+only."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ def close_others(keep: set[int]) -> None:
 
 
 identity.close_all = close_others
+identity.IDLE = 2.0
 *others, _ = mbox.prepare.__defaults__ or ()
 mbox.prepare.__defaults__ = (*others, 1.0)
 
