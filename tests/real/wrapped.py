@@ -25,7 +25,7 @@ def close_others(keep: set[int]) -> None:
 identity.close_all = close_others
 identity.IDLE = 2.0
 *others, _ = mbox.prepare.__defaults__ or ()
-mbox.prepare.__defaults__ = (*others, 1.0)
+mbox.prepare.__defaults__ = (*others, 0.3)
 
 if __name__ == "__main__":
     main()
