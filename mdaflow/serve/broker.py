@@ -120,6 +120,9 @@ class Broker:
 def main(requests: int, ready: int) -> int:
     """Be the broker; the exit code. The descriptors are those of `Broker.start`."""
     config, most, mask = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own master
+    with open(os.devnull, "r+b", buffering=0) as nowhere:
+        for standard in (0, 1):
+            os.dup2(nowhere.fileno(), standard)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
