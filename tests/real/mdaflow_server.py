@@ -289,10 +289,14 @@ class Lmtp:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE)
-        self._socket.connect(os.fspath(path))
-        self._lines = self._socket.makefile("rb")
-        assert self._reply().startswith("220 ")
-        assert self.say("LHLO client.example").startswith("250 ")
+        try:
+            self._socket.connect(os.fspath(path))
+            self._lines = self._socket.makefile("rb")
+            assert self._reply().startswith("220 ")
+            assert self.say("LHLO client.example").startswith("250 ")
+        except BaseException:  # the server may be gone
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Lmtp:
         return self
