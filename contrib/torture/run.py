@@ -9,6 +9,7 @@ files are kept), 69 (a program is missing). The tests in tests/real/ are the sam
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 import random
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/real")]
 
 import content  # noqa: E402
+import crowds  # noqa: E402
 import faults  # noqa: E402
 import growing  # noqa: E402
 import killing  # noqa: E402
@@ -53,6 +55,7 @@ KINDS = {
     "power": Usual(powercuts.cuts, 200, "power cuts under mail"),
     "bytes": Usual(content.bytes_kept, 10_000, "hostile messages, stored and read back"),
     "reading": Usual(content.read, 5_000, "messages each that Dovecot reads as they come"),
+    "accounts": Usual(crowds.accounts, 3_000, "deliveries to accounts, and races with them"),
     "leaks": Usual(growing.leaks, 20_000, "deliveries to a server that must not grow"),
 }
 
@@ -60,6 +63,7 @@ PROGRAMS = {
     "postfix": "postfix",
     "dovecot": "dovecot-core dovecot-imapd",
     "strace": "strace",
+    "/usr/lib/*/libnss_wrapper.so": "libnss-wrapper",
     "losetup": "mount",
     "mkfs.ext4": "e2fsprogs",
 }
@@ -71,7 +75,7 @@ def missing() -> list[str]:
     found = [] if os.geteuid() == 0 else ["run it as root: Postfix, loop devices and strace do"]
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     for program, packages in PROGRAMS.items():
-        if shutil.which(program, path=path) is None:
+        if not (shutil.which(program, path=path) or glob.glob(program)):
             found.append(f"{program} is missing (Debian: apt-get install {packages})")
     return found
 

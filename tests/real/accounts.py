@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,12 +27,12 @@ MAIL = 8
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
-USERS = """\
-users:
-  - system: []
+SOURCE = """\
+  - system: [{domain}]
     mailbox: {mailbox}
     min_uid: {first}
     max_uid: {last}
+    quota: {quota}
 """
 
 
@@ -79,7 +80,7 @@ class Account(NamedTuple):
 
 
 class System(Mdaflow):
-    """A server for accounts, with `mailbox` for each of them."""
+    """A server for accounts, with `mailbox` for each of them; by `domains` with other ones."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class System(Mdaflow):
         more: str = "",
         deadline: float = 120,
         quota: str = "0",
+        domains: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(root, root / "lmtp", workers, more)
         self.passwd, self.group = root / "passwd", root / "group"
@@ -99,9 +101,12 @@ class System(Mdaflow):
         self._names: list[str] = []
         text = self.config.read_text()
         before, after = text.index("users:\n"), text.index("lmtp:\n")
-        mailbox = mailbox.format(spool=self.spool)
-        users = USERS.format(mailbox=mailbox, first=FIRST, last=FIRST + 999)
-        text = text[:before] + users + f"    quota: {quota}\n" + text[after:]
+        uids = {"first": FIRST, "last": FIRST + 999}
+        sources = "".join(
+            SOURCE.format(domain=domain, mailbox=spec.format(spool=self.spool), quota=quota, **uids)
+            for domain, spec in {**domains, "": mailbox}.items()
+        )
+        text = f"{text[:before]}users:\n{sources}{text[after:]}"
         for old, new in MORE.items():
             text = text.replace(old, new.format(deadline=deadline))
         self.config.write_text(text)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from accounts import Account, System
+from accounts import MAIL, Account, System
 from children import until
 from letters import note
 from mdaflow_server import Lmtp
@@ -25,6 +25,8 @@ print("go", flush=True)
 while renameat2(-100, here, -100, there, 2) == 0:
     pass
 """
+SPOOLS = (0o2775, MAIL), (0o1777, 0)
+"""Mode and group of a spool: for the group mail, and for everybody."""
 RULED = 'deliver to "stolen"\n'
 
 

@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import crowd
 import pytest
 import races
-from accounts import SHARED, Account, System, system
+from accounts import MAIL, SHARED, Account, System, system
 from children import Child
 from letters import note
 from mdaflow_server import Lmtp
 from need import need
 
 RULES = 'deliver to "ruled"\n'
+SEED, CROWD = 1, 180
+"""Of the messages for many accounts, and how many there are."""
 OTHER = 20_950
 """The uid of somebody else."""
 
@@ -197,6 +200,16 @@ def test_races(server: System, name: str) -> None:
     assert found.lost == 0
     assert found.taken
     assert found.taken + found.put_off == 300
+
+
+def test_crowd() -> None:
+    """Of mail for many accounts at once, in all kinds of mailboxes, all is there once, whole, and
+    owned as it should be."""
+    with system(spool=(0o2775, MAIL), domains=crowd.DOMAINS) as server:
+        many = crowd.Crowd(server, accounts=9, seed=SEED)
+        server.start()
+        assert many.send(CROWD, clients=8) == []
+        assert many.wrong(CROWD) == []
 
 
 def test_owners(server: System) -> None:
