@@ -81,7 +81,8 @@ class Crew:
     async def check(self, recipient: str) -> Status:
         """The courier's word on a recipient; a good one is remembered for a few seconds."""
         courier = self._courier
-        job = Job(recipient, recipient, lambda fence: courier.check(recipient), self._until())
+        whose = courier.whose(recipient)  # whose checks hang shall not have all threads
+        job = Job(whose, recipient, lambda fence: courier.check(recipient), self._until())
         [status] = await self._run(self._checks, [job])
         if status.ok:
             if len(self._good) >= MAX_CHECKED:

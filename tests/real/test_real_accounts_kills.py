@@ -90,13 +90,21 @@ def test_descriptors(server: System) -> None:
     expected = ["/dev/null"] * 2 + ["anon_inode:[eventpoll]"] + ["anon_inode:[pidfd]"] * watching
     expected += [str(server.log), str(server.root / "mdaflow.out"), "socket"]
     assert sorted(broker) == sorted(expected)
+    asked = [link for link in links(server.broker) if link.startswith("socket:")]
+    for pid in (identity, writer, *server.workers()):
+        assert set(links(pid)).isdisjoint(asked)
 
 
 def kinds(server: System, pid: int) -> list[str]:
     """Where the descriptors of a process lead, but for those of nss_wrapper."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in sorted(os.listdir(f"/proc/{pid}/fd"))]
-    ours = [link for link in links if link not in (str(server.passwd), str(server.group))]
+    wrapped = str(server.passwd), str(server.group)
+    ours = [link for link in links(pid) if link not in wrapped]
     return sorted("socket" if link.startswith("socket:") else link for link in ours)
+
+
+def links(pid: int) -> list[str]:
+    """Where the descriptors of a process lead."""
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
 LOOK = """
@@ -254,6 +262,18 @@ def victim(server: System, turn: int) -> int:
     """A process to kill: each kind in turn."""
     kinds = (server.brokers, server.workers, server.identities)
     return kinds[turn % 3]()[-1]
+
+
+def test_killed_at_once() -> None:
+    """When master, workers and broker are killed at once, the processes of users end, too."""
+    with system("mbox:mail:INBOX={spool}/%u", (0o2775, MAIL)) as server:
+        server.start()
+        bob = server.account()
+        assert deliver(server, bob).startswith("250 ")
+        identity = server.identity(bob)
+        left = [identity, *children(identity), server.broker, *server.workers()]
+        server.kill()
+        until(lambda: all(map(ended, left)), "the end of what was left")
 
 
 def test_reload_under_load() -> None:

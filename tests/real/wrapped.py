@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from mdaflow.app import identity
+from mdaflow.app import identities, identity
 from mdaflow.cli import main
 from mdaflow.deliver import mbox
 
@@ -24,6 +24,7 @@ def close_others(keep: set[int]) -> None:
 
 identity.close_all = close_others
 identity.IDLE = 2.0
+identities.ROOM = 0.5
 *others, _ = mbox.prepare.__defaults__ or ()
 mbox.prepare.__defaults__ = (*others, 0.3)
 
