@@ -18,6 +18,7 @@ from mdaflow.app.log import set_up
 from mdaflow.errors import ConfigError, Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.route.users import Account, User
 from mdaflow.store.memory import MemoryStore
 
 MAIL = Message(b"Subject: hello\nMessage-ID: <1@x>\n\nbody\n")
@@ -345,3 +346,16 @@ def test_whose_turn(site: MakeSite) -> None:
     courier = pipeline.Courier(site())
     names = ("bob@example.org", "Bob+lists@Example.ORG", "BOB+@example.org", "bob@example.net")
     assert [courier.whose(name) for name in names] == ["bob@example.org"] * 3 + ["bob@example.net"]
+
+
+@pytest.mark.parametrize(("away", "expected"), [(0, 250), (1, 451)])
+def test_account(site: MakeSite, tmp_path: Path, away: int, expected: int) -> None:
+    """Mail of an account of the machine is delivered by that account; by another process its
+    rules are not even read (P22)."""
+    here = site(user='deliver to "ruled"\n')
+    home = tmp_path / "mail/example.org/bob"
+    account = Account("bob", os.geteuid() + away, os.getegid(), str(home))
+    bob = User("bob@example.org", str(home), "maildir:Maildir", account=account)
+    envelope = Envelope("ann@example.com", "bob@example.org")
+    assert pipeline.deliver_message(here, MAIL, envelope, user=bob).code == expected
+    assert (home / "Maildir").exists() == (expected == 250)
