@@ -28,8 +28,8 @@ from mdaflow.route.users import User
 
 from .build import Site
 from .carry import Carried
+from .far import words_of
 from .frames import MAX_RAW, Frames, result, sealed_file
-from .identity import words_of
 from .inflight import TWO
 from .steward import Steward, hear
 

@@ -16,30 +16,25 @@ import logging
 import os
 import socket
 import stat
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from mdaflow.deliver import quota
-from mdaflow.deliver.job import Job
-from mdaflow.engine.context import Fact
-from mdaflow.engine.plan import Action
-from mdaflow.errors import INTERNAL, MailError, Status, TempFail, from_oserror
-from mdaflow.mail.envelope import Client, Envelope
+from mdaflow.errors import INTERNAL, MailError, Status, TempFail
+from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.mail.receipt import Relay
 from mdaflow.route.accounts import SystemUsers, account
 from mdaflow.route.users import User
 
 from . import mailspool, privileges
-from .answers import Answer
 from .build import Site, open_site
 from .carry import Carried, carry_out
 from .config import Config
 from .failure import failed
-from .frames import MAX_RAW, Frame, Frames, answer_of, received_raw, result, sealed_file
+from .far import Far, FarLog, envelope_of, told
+from .frames import Frame, Frames, answer_of, received_raw
 
 log = logging.getLogger("mdaflow")
 
@@ -72,10 +67,10 @@ def live(site: Site, sock: socket.socket, login: str, source: int) -> None:
     far = site.steward
     assert isinstance(far, Far)
     far.frames = frames
-    log.handlers[:] = [_FarLog(frames)]
+    log.handlers[:] = [FarLog(frames)]
     _only(frames, site)
     frames.send(["ok", True])
-    while _serve(site, frames, user):
+    while _serve(site, far, frames, user):
         pass
 
 
@@ -106,27 +101,14 @@ def _only(frames: Frames, site: Site) -> None:
     keep = {frames.socket.fileno()}
     if isinstance(site.spooler, mailspool.Spooler):
         keep.add(site.spooler.frames.socket.fileno())
-    close_all(keep)
+    privileges.close_all(keep)
     zone = {name: os.environ[name] for name in ("TZ",) if name in os.environ}
     os.environ.clear()
     os.environ.update(zone)
     os.chdir("/")
 
 
-def close_all(keep: set[int]) -> None:
-    """Close every descriptor but these; 0, 1 and 2 lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        if standard not in keep:
-            os.dup2(nowhere, standard)
-    last = 3
-    for kept in sorted(fd for fd in keep if fd > 2):
-        os.closerange(last, kept)
-        last = kept + 1
-    os.closerange(last, 1 << 20)
-
-
-def _serve(site: Site, frames: Frames, user: User) -> bool:
+def _serve(site: Site, far: Far, frames: Frames, user: User) -> bool:
     """Do one thing that is asked; False when there will be nothing more."""
     try:
         frame = frames.receive(IDLE)
@@ -137,7 +119,7 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
         return False  # a fresh process has another
     name, *arguments = frame.value
     try:
-        answer = _DOES[name](site, frames, user, frame, *arguments)
+        answer = _DOES[name](site, far, user, frame, *arguments)
     except OSError:  # the worker is gone: there is nobody to tell
         return False
     finally:
@@ -149,7 +131,7 @@ def _serve(site: Site, frames: Frames, user: User) -> bool:
     return False
 
 
-def _room(site: Site, frames: Frames, user: User, frame: Frame) -> list[object]:
+def _room(site: Site, far: Far, user: User, frame: Frame) -> list[object]:
     def check() -> None:
         check_home(user)
         quota.check(site.mailbox(user))
@@ -159,20 +141,15 @@ def _room(site: Site, frames: Frames, user: User, frame: Frame) -> list[object]:
 
 def _deliver(
     site: Site,
-    frames: Frames,
+    far: Far,
     user: User,
     frame: Frame,
-    said: dict[str, Any],
+    words: dict[str, Any],
     address: str,
     ident: str,
     spare: bool,
 ) -> list[object]:
-    envelope = Envelope(
-        **said | {"client": Client(**said["client"]), "notify": tuple(said["notify"])}
-    )
-    message = Message(received_raw(frame, sealed=False))
-    far = site.steward
-    assert isinstance(far, Far)
+    envelope, message = envelope_of(words), Message(received_raw(frame, sealed=False))
     try:
         check_home(user)
     except TempFail as error:
@@ -197,26 +174,6 @@ def check_home(user: User) -> None:
         raise TempFail(BROKEN_OFF, f"{user.home} is sticky: {user.address} is out of service")
 
 
-def told(carried: Carried) -> list[object]:
-    """What became of a message, in words that `steward` understands."""
-    done = carried.done
-    status = [done.status.code, done.status.enhanced, done.status.text]
-    relay = None if done.relay is None else _words(done.relay)
-    return [
-        "done", status, done.outcome, list(done.places), done.trouble,
-        carried.rule, carried.where, relay,
-    ]  # fmt: skip
-
-
-def _words(relay: Relay) -> list[object]:
-    return [relay.host, relay.answer, relay.dsn, list(relay.targets)]
-
-
-def words_of(envelope: Envelope) -> dict[str, Any]:
-    """An envelope as `_deliver` takes it."""
-    return asdict(envelope)
-
-
 class _Told:
     """Whether rules may run is not for us to know."""
 
@@ -225,110 +182,3 @@ class _Told:
 
     def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
         return nullcontext(self._spare)
-
-
-class _FarLog(logging.Handler):
-    """The log is the worker's."""
-
-    def __init__(self, frames: Frames) -> None:
-        super().__init__()
-        self._frames = frames
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info))
-        with suppress(OSError):
-            self._frames.send(["log", record.levelno, text[:MAX_RAW]])
-            self._frames.receive()
-
-
-class Far:
-    """What is done by the worker: the site's store, its facts, actions that take its rights."""
-
-    def __init__(self) -> None:
-        self.frames: Frames | None = None
-
-    def call(self, *words: object, raw: bytes = b"", files: tuple[int, ...] = ()) -> Any:
-        """Have something done; what it returns. Raises what it raises, and OSError."""
-        if self.frames is None:
-            raise OSError("nobody is there to ask")
-        self.frames.send(words, raw, files)
-        return result(self.frames.receive().value)
-
-    def fence(self) -> bool:
-        """Is it not too late? Never raises."""
-        try:
-            return bool(self.call("fence"))
-        except (OSError, MailError):  # nobody waits for it any more
-            return False
-
-    def fact(self, fact: Fact) -> Answer:
-        """The answer to a fact about the message that is being delivered."""
-        found = self.call("fact", fact.name, fact.arguments, fact.owner, fact.within)
-        return None if found is None else list(found)
-
-    def seen(self) -> None:
-        """The message is known from now on."""
-        self.call("seen")
-
-    def get(self, key: str) -> str | None:
-        """As of a Store."""
-        found: str | None = self.call("get", key)
-        return found
-
-    def put(self, key: str, value: str, seconds: float | None = None) -> None:
-        """As of a Store."""
-        self.call("put", key, value, seconds)
-
-    def add(self, key: str, value: str, seconds: float | None = None) -> bool:
-        """As of a Store."""
-        return bool(self.call("add", key, value, seconds))
-
-    def prepare(self, job: Job, action: Action) -> Step:
-        """An action that is carried out there. Raises TempFail, PermFail."""
-        a, how, raw, file = action, "same", b"", -1
-        edited = action.message
-        if edited is not None and edited is not job.message:
-            if edited.raw is job.message.raw:
-                how, raw = "head", edited.head
-            else:
-                how, file = "whole", sealed_file(edited.under(edited.head))
-        words = (
-            a.verb, a.folder, a.text, sorted(a.flags), a.also, a.owner, a.rule, a.span or (),
-            a.targets, a.options,
-        )  # fmt: skip
-        try:
-            files = (file,) if file >= 0 else ()
-            answer = self.call("prepare", job.ident, job.own, words, how, raw=raw, files=files)
-        finally:
-            if file >= 0:
-                os.close(file)
-        number, where = answer
-        return Step(self, number, where)
-
-
-class Step:
-    """An action that waits at the worker's."""
-
-    relay: Relay | None = None
-
-    def __init__(self, far: Far, number: int, where: str) -> None:
-        self.where = where
-        self._far = far
-        self._number = number
-
-    def commit(self) -> None:
-        """Have it carried out. Raises TempFail, PermFail."""
-        try:
-            self.where, relay = self._far.call("commit", self._number)
-        except OSError as error:
-            raise from_oserror(error) from error
-        if relay is not None:
-            host, answer, dsn, targets = relay
-            self.relay = Relay(host, answer, dsn, tuple(targets))
-
-    def abort(self) -> None:
-        """Have it taken back."""
-        with suppress(OSError, MailError):
-            self._far.call("abort", self._number)

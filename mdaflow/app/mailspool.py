@@ -135,13 +135,11 @@ def unfit(directory: str) -> str:
 
 def _live(frames: Frames, mailbox: Mailbox, account: Account, group: int) -> None:
     """Be the writer, until the user's process is gone."""
-    from .identity import close_all  # it has imported us
-
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     privileges.become(account, group)
     privileges.wake_when_orphaned()
-    close_all({frames.socket.fileno()})
+    privileges.close_all({frames.socket.fileno()})
     os.umask(0o077)
     os.chdir("/")
     writer = _Writer(mailbox)

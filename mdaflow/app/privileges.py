@@ -82,6 +82,19 @@ def _prctl(option: int, value: int) -> None:
         raise PermissionError(code, os.strerror(code), f"prctl({option})")
 
 
+def close_all(keep: set[int]) -> None:
+    """Close every descriptor but these; 0, 1 and 2 lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        if standard not in keep:
+            os.dup2(nowhere, standard)
+    last = 3
+    for kept in sorted(fd for fd in keep if fd > 2):
+        os.closerange(last, kept)
+        last = kept + 1
+    os.closerange(last, 1 << 20)
+
+
 def _make_sure(uid: int, gid: int, groups: set[int]) -> None:
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         raise PermissionError("the user or group did not change")

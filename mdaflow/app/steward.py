@@ -183,8 +183,7 @@ class Steward:
             raise Nonsense("commits without having asked")
         step = self._steps.pop(number)
         step.commit()
-        relay = getattr(step, "relay", None)
-        return [step.where, None if relay is None else [*relay[:3], list(relay.targets)]]
+        return [step.where, getattr(step, "relay", None)]
 
     def _abort(self, frame: Frame, number: int) -> None:
         step = self._steps.pop(number, None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,8 +110,7 @@ class System(Mdaflow):
             text = text.replace(old, new.format(deadline=deadline))
         self.config.write_text(text)
         self.mdaflow: Sequence[str | Path] = self.program
-        wrapped = Path(__file__).with_name("wrapped.py")
-        self.program = ("env", *self.environment, sys.executable, "-B", wrapped)
+        self.program = ("env", *self.environment, *self.program)
 
     @property
     def environment(self) -> tuple[str, ...]:
