@@ -91,12 +91,15 @@ class Identities:
             except TimeoutError as error:
                 self._kill(process)
                 raise TempFail(TOO_SLOW, f"the process of {user.address} hangs") from error
-            except Exception as error:  # also a mistake of ours, in what the other side has said
+            except OSError as error:
                 self._kill(process)
                 if steward.passed or deaths >= TWO:
                     why = f"the process of {user.address} has ended: {error}"
                     raise TempFail(INTERNAL, why) from error
                 deaths += fresh
+            except BaseException:  # it may still be at it
+                self._kill(process)
+                raise
             else:
                 self._keep(process)
                 return carried

@@ -86,25 +86,27 @@ class Steward:
         try:
             for _ in range(MOST):
                 frame = hear(self._frames, self._until)
-                name, *arguments = _checked(frame.value, list)
-                if name == "done":
-                    return _carried(arguments)
-                self._answer(frame, name, arguments)
+                try:
+                    match frame.value:
+                        case ["done", *words]:
+                            return _carried(words)
+                        case [str(name), *arguments] if name in _ACTS:
+                            self._answer(frame, name, arguments)
+                        case _:
+                            raise Nonsense("no words of ours")
+                finally:
+                    for file in frame.files:
+                        os.close(file)
             raise Nonsense("it goes on for ever")
         finally:
             for step in self._steps.values():
                 step.abort()
 
     def _answer(self, frame: Frame, name: str, arguments: list[Any]) -> None:
-        form, act = _checked(_ACTS.get(name), tuple)
-        try:
-            if not fits(arguments, form):
-                raise Nonsense("no words of ours")
-            answer = answer_of(lambda: act(self, frame, *arguments))
-        finally:
-            for file in frame.files:
-                os.close(file)
-        self._frames.send(answer)
+        form, act = _ACTS[name]
+        if not fits(arguments, form):
+            raise Nonsense("no words of ours")
+        self._frames.send(answer_of(lambda: act(self, frame, *arguments)))
 
     # --- what is asked ---------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ def hear(frames: Frames, until: float) -> Frame:
     for _ in range(MOST):
         frame = frames.receive(max(0.001, until - time.monotonic()))
         match frame.value:
-            case ["log", int(level), str(text)]:
+            case ["log", int(level), str(text)] if not frame.files:
                 log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text[:MAX_LINE])
                 frames.send(["ok", None])
             case _:
@@ -237,12 +239,6 @@ _ACTS: dict[str, tuple[tuple[Any, ...], Callable[..., object]]] = {
     "abort": ((int,), Steward._abort),
 }
 """What may be said -> the form of its arguments, and who carries it out."""
-
-
-def _checked(value: Any, form: Any) -> Any:
-    if not isinstance(value, form) or not value:
-        raise Nonsense("no words of ours")
-    return value
 
 
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")

@@ -21,15 +21,13 @@ from here import ANN, BOB, RAW, Here
 from mdaflow.app.carry import Carried
 from mdaflow.app.frames import MAX_FILES, MAX_VALUE, Frames, sealed_file
 from mdaflow.app.identities import Identities
-from mdaflow.app.steward import MOST_STEPS
 from mdaflow.errors import TempFail
+from mdaflow.lang.limits import DEFAULTS
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import Account, User
 
 Talk = Callable[[Frames], None]
-PID = 4_000_000
-"""Of the first process, as it says: there is none like it."""
 DONE = ["done", [250, "2.0.0", "Saved"], "delivered", ["maildir INBOX"], "", "", "", None]
 
 
@@ -38,8 +36,9 @@ class Broker:
 
     def __init__(self, talk: Talk) -> None:
         self.requests, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.made = 0
-        self.killed: list[int] = []
+        self.made: list[str] = []
+        """What the worker calls them."""
+        self.killed: list[str] = []
         self._talk = talk
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -50,16 +49,16 @@ class Broker:
             if not words:
                 return
             match json.loads(words):
-                case ["fork", str(), int()]:
-                    self.made += 1
+                case ["fork", str(name), str(), int()]:
+                    self.made.append(name)
                     with socket.socket(fileno=files[0]) as sock:
-                        self._live(Frames(sock), PID + self.made)
-                case ["kill", int(pid)]:
-                    self.killed.append(pid)
+                        self._live(Frames(sock))
+                case ["kill", str(name)]:
+                    self.killed.append(name)
 
-    def _live(self, frames: Frames, pid: int) -> None:
+    def _live(self, frames: Frames) -> None:
         try:
-            frames.send(["ok", pid])
+            frames.send(["ok", True])
             for file in frames.receive(10).files:
                 os.close(file)
             self._talk(frames)
@@ -106,8 +105,8 @@ class Worker:
         with pytest.raises(TempFail):
             self.deliver(talk)
         assert self.broker is not None
-        assert self.broker.made == 1 or self.broker.made == 3
-        assert self.broker.killed == [PID + n for n in range(1, self.broker.made + 1)]
+        assert len(self.broker.made) in (1, 3)
+        assert self.broker.killed == self.broker.made
         assert descriptors() == before
         assert not [path for path in self.quarantine.rglob("*") if path.is_file()]
 
@@ -376,7 +375,7 @@ def test_committed_and_done(worker: Worker) -> None:
     with pytest.raises(TempFail):
         worker.deliver(talk)
     assert worker.broker is not None
-    assert worker.broker.made == 1  # behind the fence nothing is begun again
+    assert len(worker.broker.made) == 1  # behind the fence nothing is begun again
     assert len([path for path in worker.quarantine.rglob("new/*") if path.is_file()]) == 1
     assert len([path for path in worker.quarantine.rglob("*.json") if path.is_file()]) == 1
 
@@ -392,7 +391,7 @@ def test_too_many_actions(worker: Worker) -> None:
             count += 1
 
     worker.refuses(talk)
-    assert count == 3 * MOST_STEPS
+    assert count == 3 * DEFAULTS.actions
 
 
 # --- messages that rules have changed ------------------------------------------------------------
@@ -465,7 +464,7 @@ def test_silence(worker: Worker) -> None:
     with pytest.raises(TempFail, match="hangs"):
         worker.deliver(lambda frames: None)
     assert worker.broker is not None
-    assert worker.broker.killed == [PID + 1]
+    assert worker.broker.killed == worker.broker.made[:1]
 
 
 def test_talk_without_end(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,4 +489,4 @@ def test_bug_of_ours(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         worker.deliver(says("get", "rules x"))
     assert worker.broker is not None
-    assert worker.broker.killed == [PID + 1]
+    assert worker.broker.killed == worker.broker.made[:1]
