@@ -195,11 +195,11 @@ def test_home_comes_back(server: System) -> None:
 def test_races(server: System, name: str) -> None:
     """With a link in the place of a file and back all the time, nothing gets out, and none of
     what was taken is lost."""
-    found = races.race(server, races.SWAPS[name], 300)
+    found = races.race(server, races.SWAPS[name], 100)
     assert not found.escaped
     assert found.lost == 0
     assert found.taken
-    assert found.taken + found.put_off == 300
+    assert found.taken + found.put_off == 100
 
 
 def test_crowd() -> None:

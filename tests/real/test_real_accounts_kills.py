@@ -353,7 +353,7 @@ def subject(path: Path) -> str:
 
 # --- many accounts -----------------------------------------------------------------------------
 
-MANY = 60
+MANY = 30
 A_FEW = 4
 """One that delivers, and some that are about to end."""
 

@@ -20,7 +20,7 @@ RULES = """\
 also deliver to "lists/dev"
 also pipe to ["/bin/sh", "-c", "cat > piped"]
 """
-_SET = re.compile(r"setresuid\((\d+), (\d+), (\d+)\) += 0$")
+_SET = re.compile(r"setresuid\((\d+), (\d+), (\d+) *\) += 0$")
 _CLONE = re.compile(r"(?:clone3?|v?fork)\(.*= (\d+)$")
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 
@@ -69,7 +69,7 @@ def calls(trace: str) -> list[Call]:
     return found
 
 
-def users(found: list[Call], root: set[int]) -> dict[int, tuple[int, int]]:
+def users(found: list[Call]) -> dict[int, tuple[int, int]]:
     """The processes that have given up root: with which call, and as whom."""
     whose = {}
     for call in found:
@@ -97,7 +97,7 @@ def test_nothing_of_a_user_as_root(delivered: tuple[System, Account, list[Call]]
     """No process that is root, nor a worker, opens, looks at, changes or runs anything in a home;
     only processes that have become the user for good do, and the program that they run."""
     server, bob, found = delivered
-    whose = users(found, {server.broker})
+    whose = users(found)
     parents = {
         int(match[1]): call.pid
         for call in found
