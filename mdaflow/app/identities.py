@@ -54,7 +54,7 @@ class _Process:
         self.key = key
         self.frames = frames
         self.name = name
-        """What we and the broker call it."""
+        """What the broker knows it by: a pid may soon be another's."""
 
 
 class Identities:
@@ -109,22 +109,32 @@ class Identities:
 
         Who is silent has room: others wait behind this, and the delivery will see.
         """
-        process, _ = self._process(user)
+        try:
+            process, _ = self._process(user, ROOM)
+            answer = self._ask_for_room(process)
+        except TempFail as error:
+            log.warning("<%s>: nobody says what room there is: %s", user.address, error)
+        else:
+            result(answer)
+
+    def _ask_for_room(self, process: _Process) -> object:
         try:
             process.frames.socket.settimeout(ROOM)
             process.frames.send(["room"])
             answer = hear(process.frames, time.monotonic() + ROOM)
         except OSError as error:
             self._kill(process)
-            log.warning("<%s>: nobody says what room there is: %s", user.address, error)
-            return
+            raise TempFail(INTERNAL, str(error)) from error
         self._keep(process)
-        result(answer.value)
+        return answer.value
 
     # --- processes -------------------------------------------------------------------------
 
-    def _process(self, user: User, *, fresh: bool = False) -> tuple[_Process, bool]:
-        """A process that is this user, for us alone; and whether it is a new one."""
+    def _process(
+        self, user: User, seconds: float = START, *, fresh: bool = False
+    ) -> tuple[_Process, bool]:
+        """A process that is this user, for us alone; and whether it is a new one, which has so many
+        seconds to be ready. Raises TempFail."""
         assert user.account is not None
         key = user.account.name, user.source
         while not fresh:
@@ -136,24 +146,23 @@ class Identities:
             if not found.frames.gone:
                 return found, False
             self._kill(found)
-        return self._new(key), True
+        return self._new(key, seconds), True
 
-    def _new(self, key: Key) -> _Process:
-        name = f"{os.getpid()}.{next(self._count)}"
+    def _new(self, key: Key, seconds: float) -> _Process:
         ours, theirs = socket.socketpair()
-        frames = Frames(ours)
+        process = _Process(key, Frames(ours), f"{os.getpid()}.{next(self._count)}")
         try:
             with theirs:
-                words = json.dumps(["fork", name, *key]).encode()
+                words = json.dumps(["fork", process.name, *key]).encode()
                 socket.send_fds(self._requests, [words], [theirs.fileno()])
-            result(frames.receive(START).value)
+            result(process.frames.receive(seconds).value)
         except OSError as error:
-            frames.close()
+            self._kill(process)
             raise TempFail(INTERNAL, f"no process for {key[0]}: {error}") from error
         except BaseException:
-            frames.close()
+            self._kill(process)
             raise
-        return _Process(key, frames, name)
+        return process
 
     def _keep(self, process: _Process) -> None:
         """It may be used again; others have to go, if there are too many."""

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from ..app import identity
 from ..app import log as logs
@@ -142,6 +143,14 @@ def main(requests: int, ready: int) -> int:
     return EX_OK
 
 
+class _Child(NamedTuple):
+    """A process that is a user."""
+
+    pid: int
+    watched: int
+    """A descriptor of it."""
+
+
 class _Broker:
     """The broker itself."""
 
@@ -149,8 +158,8 @@ class _Broker:
         self._site = site
         self._requests = requests
         self._most = most
-        self._children: dict[int, tuple[str, int]] = {}
-        """By pid: what its worker calls it, and a descriptor of it."""
+        self._children: dict[str, _Child] = {}
+        """By name."""
         self._waiting = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -166,7 +175,7 @@ class _Broker:
         while self._children and time.monotonic() < end:
             for key, _ in self._waiting.select(0.1):
                 self._bury(key.data)
-        for name, _ in tuple(self._children.values()):
+        for name in self._children:
             self._kill(name)
 
     def _take(self) -> None:
@@ -190,10 +199,9 @@ class _Broker:
                 os.close(file)
 
     def _kill(self, name: str) -> None:
-        """End a child, unless it has ended by itself."""
-        for called, child in self._children.values():
-            if called == name:
-                signal.pidfd_send_signal(child, signal.SIGKILL)
+        """End a child, if it has not ended by itself."""
+        if name in self._children:
+            signal.pidfd_send_signal(self._children[name].watched, signal.SIGKILL)
 
     def _fork(self, name: str, login: str, source: int, file: int) -> None:
         """Make a process, or say why not."""
@@ -207,26 +215,25 @@ class _Broker:
                     Frames(sock).send(["os", error.errno or 0, error.strerror or str(error)])
 
     def _make(self, name: str, login: str, source: int, sock: socket.socket) -> None:
-        if len(self._children) >= self._most:
-            raise OSError(f"{self._most} are running already")
+        if len(self._children) >= self._most or name in self._children:
+            raise OSError(f"{len(self._children)} are running already")
         pid = os.fork()
         if pid == 0:
             _be(self._site, sock, login, source)
         try:
-            child = os.pidfd_open(pid)
+            self._children[name] = _Child(pid, os.pidfd_open(pid))
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._children[pid] = name, child
-        self._waiting.register(child, selectors.EVENT_READ, pid)
+        self._waiting.register(self._children[name].watched, selectors.EVENT_READ, name)
 
-    def _bury(self, pid: int) -> None:
+    def _bury(self, name: str) -> None:
         """A child has ended."""
-        _, child = self._children.pop(pid)
-        self._waiting.unregister(child)
-        os.close(child)
-        _, status = os.waitpid(pid, 0)
+        child = self._children.pop(name)
+        self._waiting.unregister(child.watched)
+        os.close(child.watched)
+        _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if code not in (0, -signal.SIGKILL):
             log.error("the process of a user ended with %d", code)
