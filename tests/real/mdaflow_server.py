@@ -132,6 +132,7 @@ class Mdaflow:
         self.config = root / "etc" / "mdaflow.yaml"
         self.program: Sequence[str | Path] = (MDAFLOW,)
         self._child: Child | None = None
+        self._killed = False
         self._users = 0
         for folder in ("etc/before", "etc/after"):
             (root / folder).mkdir(parents=True)
@@ -174,6 +175,7 @@ class Mdaflow:
         """Kill master and workers, all at once."""
         assert self._child is not None
         child, self._child = self._child, None
+        self._killed = True
         os.killpg(child.pid, signal.SIGKILL)
         assert child.stop() == -signal.SIGKILL
 
@@ -270,8 +272,12 @@ class Mdaflow:
         return sum(message.startswith(beginning) for message in self.messages())
 
     def _log(self) -> Iterable[Entry]:
-        whole_lines = self.log.read_text().split("\n")[:-1]
-        return map(json.loads, whole_lines)
+        """The lines of the log. A kill may cut one off, and the next is then behind it."""
+        for line in self.log.read_text().split("\n")[:-1]:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                assert self._killed, line
 
     # --- other ways in ---------------------------------------------------------------------
 
