@@ -58,8 +58,10 @@ def test_delivery(server: System) -> None:
 def test_end_of_one_that_hangs(server: System) -> None:
     """It ends the process of an account that hangs."""
     bob = server.account()
-    assert deliver(server, bob).startswith("250 2.0.0 ")
-    pid = server.identity(bob)
-    os.kill(pid, signal.SIGSTOP)
-    assert deliver(server, bob).startswith("451 ")
+    raw = note(bob.address)
+    with Lmtp(server.socket) as client:  # of one worker, which keeps the process
+        assert client.deliver(bob.address, raw).startswith("250 2.0.0 ")
+        pid = server.identity(bob)
+        os.kill(pid, signal.SIGSTOP)
+        assert client.deliver(bob.address, raw).startswith("451 ")
     until(lambda: not Path(f"/proc/{pid}").exists(), "the end of who hangs")

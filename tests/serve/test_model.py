@@ -154,7 +154,7 @@ class Session(RuleBasedStateMachine):
         verb = line.partition(" ")[0].upper()
         idle = verb not in USEFUL
         refused = verb == "RCPT" and reply in (TOO_MANY, *CHECKED.values())
-        self.useless += refused or (idle and reply != BAD_LINE)
+        self.useless += idle and reply != BAD_LINE
         # a client that pipelines cannot know that it has no recipients
         self.errors += reply[:3] in COUNTED and line.upper() != "DATA"
         self.refused += refused
