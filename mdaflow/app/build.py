@@ -162,7 +162,7 @@ def _source(number: int, users: Folders | System, delimiters: str) -> Users:
     from mdaflow.route.accounts import SystemUsers
 
     uids = range(max(1, users.min_uid), users.max_uid + 1)
-    domains = frozenset(domain.lower() for domain in users.system)
+    domains = tuple(domain.lower() for domain in users.system)
     return SystemUsers(number, users.mailbox, uids, domains, delimiters, *limits)
 
 

@@ -150,12 +150,12 @@ def _deliver(
     spare: bool,
 ) -> list[object]:
     envelope, message = envelope_of(words), Message(received_raw(frame, sealed=False))
+    whose = replace(user, address=address)
     try:
-        check_home(user)
+        check_home(whose)
     except TempFail as error:
         return told(Carried(failed(error, envelope.recipient)))
     site = replace(site, inflight=_Told(spare))
-    whose = replace(user, address=address)
     return told(carry_out(site, message, envelope, whose, ident, far.fence))
 
 

@@ -18,11 +18,12 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from mdaflow.deliver import mbox
-from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared
-from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
+from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared, parse_mailbox
+from mdaflow.errors import INTERNAL, ConfigError, MailError, TempFail, from_oserror
 from mdaflow.route.users import Account
 
 from . import privileges
+from .config import Config
 from .frames import Frame, Frames, Nonsense, answer_of, fits, received_raw, result, sealed_file
 
 log = logging.getLogger("mdaflow")
@@ -115,6 +116,18 @@ def _group(directory: str, account: Account) -> int:
     if group == 0:
         raise TempFail(INTERNAL, f"{directory} is for the group root: make it mail's (2775)")
     return group
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for a directory of inboxes in which accounts could have none."""
+    problems = []
+    for number, source in enumerate(config.users):
+        directory = os.path.dirname(parse_mailbox(source.mailbox, "/").inbox)
+        wrong = unfit(directory) if directory.startswith("/") else ""
+        if wrong:
+            problems.append(f"users[{number}].mailbox: {directory}: {wrong}")
+    if problems:
+        raise ConfigError(tuple(problems))
 
 
 def unfit(directory: str) -> str:

@@ -38,6 +38,18 @@ def check(config: Config, ours: int | None = None) -> None:
         raise ConfigError(("users: system: start as root: mail is delivered as each user",))
 
 
+def not_of_user(config: Config, folder: str) -> str:
+    """Why the configured user may not write to a folder, and what to do; empty when it may."""
+    try:
+        uid = _entry(config.user).uid
+        about = os.stat(folder)
+    except ConfigError:
+        return ""  # `check` tells that
+    except OSError as error:
+        return f"{error.strerror}: make it (install -d -m 0700 -o {config.user} {folder})"
+    return "" if about.st_uid == uid else f"is not the folder of {config.user}: chown it"
+
+
 def drop(config: Config) -> None:
     """Become the configured user, if we are root. Raises when anything of root is left."""
     check(config)

@@ -65,7 +65,11 @@ def told(command: Callable[[], int | None]) -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        return EX_USAGE if isinstance(error, click.UsageError) else EX_NOINPUT
+        # An MTA gives up on 64, and would bounce mail for a mistake in its own configuration (P4).
+        by_mta = getattr(getattr(error, "ctx", None), "info_name", "") == "deliver"
+        if isinstance(error, click.UsageError) and not by_mta:
+            return EX_USAGE
+        return EX_TEMPFAIL if by_mta else EX_NOINPUT
     except click.Abort:
         return 130
     except BrokenPipeError:

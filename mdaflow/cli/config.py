@@ -79,23 +79,22 @@ def dump(config: Config) -> str:
 
 def _unmet(config: Config) -> Iterator[str]:
     """What a server for accounts needs of this machine, and has not."""
-    from mdaflow import parse_mailbox
     from mdaflow.app import mailspool, privileges
     from mdaflow.serve import sockets
 
     for needed in (
         lambda: privileges.check(config, 0),
         lambda: config.lmtp.owner and sockets.ids(config.lmtp.owner),
+        lambda: mailspool.check(config),
     ):
         try:
             needed()
         except ConfigError as error:
             yield from error.problems
-    for number, source in enumerate(config.users):
-        directory, _, _ = parse_mailbox(source.mailbox, "/").inbox.rpartition("/")
-        wrong = mailspool.unfit(directory) if directory.startswith("/") else ""
-        if wrong:
-            yield f"users[{number}].mailbox: {directory}: {wrong}"
+    for name, path in (("state", config.state), ("quarantine", config.quarantine)):
+        wrong = privileges.not_of_user(config, path)
+        if wrong and (name == "state" or os.path.lexists(path)):  # it is made for the first rule
+            yield f"{name}: {path}: {wrong}"
 
 
 def _plain(config: Config) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mdaflow import (
 from mdaflow.app import log
 from mdaflow.app.caller import settle, state_of, user_of
 from mdaflow.errors import INTERNAL
+from mdaflow.mail.address import without_detail
 
 from .common import (
     config_option,
@@ -71,9 +72,22 @@ def _deliver(user: str | None, sender: str, original: str, config: str | None) -
     settings = read_config(config)
     log.set_up(settings.log)
     here, whose = _accounts(settings, user) if settings.has_accounts else _own(settings, user)
-    recipient = user if user and "@" in user else whose.address
+    recipient, original = _addresses(here, user, whose, original)
     mail = Message.from_wire(sys.stdin.buffer.read())
     return deliver_message(here, mail, envelope(sender, recipient, original), user=whose)
+
+
+def _addresses(here: Site, user: str | None, whose: User, original: str) -> tuple[str, str]:
+    """The recipient, and the one before aliases, as local(8) of Postfix has them: without a domain
+    for its own users. A detail is that of the recipient if it was the user's own."""
+    login, _, domain = whose.address.rpartition("@")
+    recipient = user if user and "@" in user else whose.address
+    if original and "@" not in original:
+        original = f"{original}@{domain}"
+    delimiters = here.config.recipient_delimiter
+    if without_detail(original, delimiters).lower() == f"{login}@{domain}".lower():
+        recipient = original if "@" not in (user or "") else recipient
+    return recipient, original
 
 
 def _accounts(settings: Config, user: str | None) -> tuple[Site, User]:

@@ -89,7 +89,7 @@ def command(
 ) -> int:
     """Show what the rules make of MESSAGE (a file, - for standard input), and why.
 
-    Without -r the message is for you, and your own rules are used.
+    Without -r the message is for the user of -u, else for you, and your own rules are used.
     """
     given = _given(facts)
     if execute and (given or offline):
@@ -103,7 +103,7 @@ def command(
         step_down(settings)
     if execute and not accounts:
         here = site_of(settings, kept=True)
-    names = _expanded(here, recipients)
+    names = _expanded(here, recipients or ([user] if user else []))
     trial = _Trial(
         here, mail, user, bool(names), sender, original, tried, given, offline, execute, as_json
     )

@@ -83,7 +83,8 @@ def prepare(
     with temporary_failures(folder):
         directory = open_directory(mailbox.home, path)
         owner = os.geteuid() if mailbox.owned else None
-        delivery = Delivery(describe(mailbox, folder), directory, name, owner)
+        file = os.path.join(mailbox.home, *path, name)
+        delivery = Delivery(describe(mailbox, folder), directory, file, owner)
         try:
             delivery.lock(lock_wait)
             believed = delivery.list_keywords(words)
@@ -101,12 +102,13 @@ def prepare(
 class Delivery:
     """One message at the end of a locked file."""
 
-    def __init__(self, where: str, directory: int, name: str, owner: int | None = None) -> None:
+    def __init__(self, where: str, directory: int, file: str, owner: int | None = None) -> None:
+        """`directory` is the open directory of the `file`, whose path is for messages."""
         self.where = where
         self.announce: Callable[[], None] = lambda: None
         """Called when the file is a new one."""
         self._directory = directory
-        self._name = name
+        self._file, self._name = file, os.path.basename(file)
         self._owner = owner
         """Whose the file has to be; None for anybody's."""
         self._fd = -1
@@ -119,7 +121,7 @@ class Delivery:
         deadline = time.monotonic() + wait
         while not self._try_lock():
             if time.monotonic() >= deadline:
-                raise TempFail(LOCKED, f"{self._name} stayed locked for {wait:g} s")
+                raise TempFail(LOCKED, f"{self._file} stayed locked for {wait:g} s")
             time.sleep(0.01 + os.urandom(1)[0] / 5000)  # at random, so as not to march in step
 
     @property
@@ -236,9 +238,9 @@ class Delivery:
             return self._fd >= 0
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode) or found.st_mode & _EXECUTABLE or found.st_nlink > 1:
-            raise TempFail(INTERNAL, f"{self._name} is not a plain file with one link")
+            raise TempFail(INTERNAL, f"{self._file} is not a plain file with one link")
         if self._owner not in (None, found.st_uid):
-            raise TempFail(INTERNAL, f"{self._name} is the file of uid {found.st_uid}")
+            raise TempFail(INTERNAL, f"{self._file} is the file of uid {found.st_uid}")
         return True
 
     def _is_named(self) -> bool:

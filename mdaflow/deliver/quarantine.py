@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from contextlib import suppress
 
 from mdaflow.engine.plan import Action
@@ -44,8 +45,9 @@ def prepare(job: Job, action: Action) -> Prepared:
     root = job.means.quarantine
     if not root:
         raise TempFail(INTERNAL, "there is no quarantine: set `quarantine:` to a folder")
-    if not os.path.isdir(root):
-        raise TempFail(INTERNAL, f"the quarantine {root} is not there: make this folder")
+    with temporary_failures():
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise TempFail(INTERNAL, f"the quarantine {root} is no folder")
     name, whose = os.urandom(12).hex(), component(job.whose)
     trace = trace_fields(job.envelope, job.means.hostname, job.ident)
     chunks = stored(action.message or job.message, f"{FIELD}: {name}\n".encode() + trace)

@@ -77,7 +77,7 @@ class SystemUsers:
     """As of a `User`, with `%u` for the login name."""
     uids: range
     """Whose uid is in it has mail here."""
-    domains: frozenset[str] = frozenset()
+    domains: tuple[str, ...] = ()
     delimiters: str = "+"
     quota: int = 0
     quota_messages: int = 0
@@ -110,8 +110,9 @@ class SystemUsers:
             if entry.pw_uid in self.uids and _LOGIN.fullmatch(entry.pw_name):
                 yield self.user(Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir))
 
-    def user(self, account: Account, domain: str = "localhost") -> User:
-        """The user that an account is."""
+    def user(self, account: Account, domain: str = "") -> User:
+        """The user that an account is, by default in the first domain."""
+        domain = domain or (*self.domains, "localhost")[0]
         mailbox = self.mailbox.replace("%u", account.name)
         address, quotas = f"{account.name}@{domain}", (self.quota, self.quota_messages)
         return User(address, account.home, mailbox, *quotas, account, self.number)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..app import privileges
+from ..app import mailspool, privileges
 from ..app.config import Config
 from ..errors import ConfigError
 from . import descriptors, sockets, systemd, tls
@@ -291,6 +291,8 @@ def _set_up(config: Config, had: sockets.Listeners, forks: Forks) -> Setup:
     privileges.check(config)
     sockets.uids(config.lmtp)
     context = tls.context(config.lmtp)
+    if config.has_accounts:
+        mailspool.check(config)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
     setup = Setup(config, passed or sockets.open_all(config.lmtp, had), context)
     if not config.has_accounts:

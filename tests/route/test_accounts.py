@@ -89,7 +89,7 @@ def test_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_domains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where domains are named, accounts have mail in no other; nobody is asked for that."""
     asked = answers(monkeypatch, {})
-    users = SystemUsers(0, "maildir:Maildir", range(1000, 2000), frozenset({"example.org"}))
+    users = SystemUsers(0, "maildir:Maildir", range(1000, 2000), ("example.org",))
     assert users.find("bob@EXAMPLE.org") is not None
     asked.clear()
     assert users.find("bob@example.com") is None
