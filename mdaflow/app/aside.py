@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from mdaflow.route.users import Account
@@ -70,29 +71,42 @@ def _owner(paths: Iterable[str]) -> Account | None:
     """
     if os.geteuid() != 0:
         return None
-    found = {about.st_uid: about for path in paths for about in _on_the_way(path)}
-    found.pop(0, None)
+    found = {about.st_uid for path in paths for about in _on_the_way(path)} - {0}
     if not found:
         return None
     if len(found) > 1:
         raise PermissionError(errno.EPERM, OWNERS)
-    [about] = found.values()
-    return Account(_name(about.st_uid), about.st_uid, about.st_gid, "/")
+    [uid] = found
+    return _account(uid)
 
 
 def _on_the_way(path: str) -> Iterator[os.stat_result]:
-    for way in (os.path.join(os.getcwd(), path), os.path.realpath(path)):
-        at = "/"
-        for name in way.split("/"):
+    """All that leads to a file, and the file, through each link on the way."""
+    at, rest, links = "/", os.path.join(os.getcwd(), path).split("/"), 40
+    while rest:
+        name = rest.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            at = os.path.dirname(at)
+            continue
+        try:
+            about = os.lstat(os.path.join(at, name))
+        except OSError:  # whoever opens it is told
+            return
+        yield about
+        if stat.S_ISLNK(about.st_mode) and links:
+            links -= 1
+            target = os.readlink(os.path.join(at, name))
+            rest = target.split("/") + rest
+            at = "/" if target.startswith("/") else at
+        else:
             at = os.path.join(at, name)
-            try:
-                yield os.lstat(at)
-            except OSError:  # whoever opens it is told
-                break
 
 
-def _name(uid: int) -> str:
+def _account(uid: int) -> Account:
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        entry = pwd.getpwuid(uid)
+    except KeyError:  # it has no group that we know
+        return Account(str(uid), uid, uid, "/")
+    return Account(entry.pw_name, uid, entry.pw_gid, "/")

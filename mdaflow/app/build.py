@@ -30,6 +30,7 @@ from .rulebook import UserRules, powers_of_users, site_program
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means, Steward
     from mdaflow.deliver.mailbox import Mailbox, Spooler
+    from mdaflow.route.accounts import SystemUsers
 
     from .identities import Identities
 
@@ -137,6 +138,15 @@ def open_site(
         inflight,
         identities,
     )
+
+
+def accounts_of(site: Site) -> list[SystemUsers]:
+    """The sources of users that are accounts of this machine."""
+    if not site.config.has_accounts:
+        return []
+    from mdaflow.route.accounts import SystemUsers
+
+    return [source for source in site.users if isinstance(source, SystemUsers)]
 
 
 def with_store(site: Site, state: str) -> Site:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import MailError, PermFail, Status, TempFail
 
-MAX_VALUE = 16 << 20
+MAX_VALUE = 4 << 20
 """Bytes of a value as JSON."""
 MAX_RAW = 4 << 20
 """Bytes behind a value; what is larger goes in a file."""

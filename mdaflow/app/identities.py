@@ -4,8 +4,9 @@ There is one for each delivery that runs, and some of those that have ended are 
 much mail comes for one user at a time. A new one is made by the broker (serve/broker.py), which is
 sent one end of a conversation and the login that shall be at it. What is said is in steward.py.
 
-A message that kills the process twice before anything was delivered goes to the inbox without
-rules, as one that kills workers does. A process that is silent until the deadline is killed.
+When a message has killed the process twice before anything was delivered, no rule of the user is
+run on it any more; but those of the site are: users can kill processes that are theirs. A process
+that is silent until the deadline is killed.
 """
 
 from __future__ import annotations
@@ -111,17 +112,17 @@ class Identities:
         """
         try:
             process, _ = self._process(user, ROOM)
-            answer = self._ask_for_room(process)
+            answer = self._ask_for_room(process, user)
         except TempFail as error:
             log.warning("<%s>: nobody says what room there is: %s", user.address, error)
         else:
             result(answer)
 
-    def _ask_for_room(self, process: _Process) -> object:
+    def _ask_for_room(self, process: _Process, user: User) -> object:
         try:
             process.frames.socket.settimeout(ROOM)
             process.frames.send(["room"])
-            answer = hear(process.frames, time.monotonic() + ROOM)
+            answer = hear(process.frames, user, time.monotonic() + ROOM)
         except OSError as error:
             self._kill(process)
             raise TempFail(INTERNAL, str(error)) from error

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from mdaflow.deliver import quota
 from mdaflow.errors import INTERNAL, MailError, Status, TempFail
-from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.route.accounts import SystemUsers, account
+from mdaflow.route.accounts import SystemUsers
 from mdaflow.route.users import User
 
 from . import mailspool, privileges
@@ -40,6 +40,8 @@ log = logging.getLogger("mdaflow")
 
 IDLE = 10.0
 """Seconds without anything to do, after which it ends."""
+MOST_KIB = 192 << 10
+"""Memory that it may have had and still serve another message, in KiB."""
 BROKEN_OFF = Status(451, "4.2.1", "Mailbox is out of service, try again later")
 """The reply to mail for who has set the sticky bit of the home, as qmail has it."""
 
@@ -55,11 +57,14 @@ def far_site(config: Config) -> Site:
     return replace(site, steward=far)
 
 
-def live(site: Site, sock: socket.socket, login: str, source: int) -> None:
-    """Be the identity of a login, to the end of its process, which is root's until here."""
+def live(
+    site: Site, sock: socket.socket, login: str, source: int, writer: socket.socket | None
+) -> None:
+    """Be the identity of a login, to the end of its process, which is root's until here. `writer`
+    leads to the writer of its inbox in /var/mail, if that is there."""
     frames = Frames(sock)
     try:
-        user, site = settled(site, login, source)
+        user, site = settled(site, login, source, writer)
     except (MailError, OSError) as error:
         why = error if isinstance(error, MailError) else TempFail(INTERNAL, str(error))
         frames.send(answer_of(lambda: _raise(why)))
@@ -74,22 +79,47 @@ def live(site: Site, sock: socket.socket, login: str, source: int) -> None:
         pass
 
 
-def settled(site: Site, login: str, source: int) -> tuple[User, Site]:
+def settled(
+    site: Site, login: str, source: int, writer: socket.socket | None = None
+) -> tuple[User, Site]:
     """Become an account for good. The user that it is, and the site as it sees it.
 
-    Raises TempFail and OSError; then the process has to end.
+    Without a `writer` one is made, if its inbox is in /var/mail. Raises TempFail and OSError; then
+    the process has to end.
     """
-    users = site.users[source]
-    found = account(login)
-    if not isinstance(users, SystemUsers) or found is None or found.uid not in users.uids:
-        raise TempFail(INTERNAL, f"{login} is no account that has mail here")
-    user = users.user(found)
-    mailbox = site.mailbox(user)
-    spooler = mailspool.start(mailbox.inbox, found) if mailbox.inbox.startswith("/") else None
-    privileges.become(found)
+    user = known(site, login, source)
+    inbox, spooler = site.mailbox(user).inbox, None
+    assert user.account is not None
+    if writer is not None:
+        spooler = mailspool.Spooler(Frames(writer))
+    elif inbox.startswith("/"):
+        spooler = mailspool.start(inbox, user.account)
+    privileges.become(user.account)
     os.umask(0o077)
-    own = replace(site.config, state=os.path.join(found.home, ".mdaflow", "state"))
+    own = replace(site.config, state=os.path.join(user.home, ".mdaflow", "state"))
     return user, replace(site, config=own, spooler=spooler)
+
+
+def has_writer(site: Site, source: int) -> bool:
+    """Have the users of a source their inboxes in /var/mail?"""
+    users = site.users[source] if 0 <= source < len(site.users) else None
+    return isinstance(users, SystemUsers) and users.in_spool
+
+
+def live_as_writer(site: Site, sock: socket.socket, login: str, source: int) -> None:
+    """Be the writer of an account's inbox, to the end of the process. Raises TempFail, OSError."""
+    user = known(site, login, source)
+    assert user.account is not None
+    mailspool.live(sock, site.mailbox(user).inbox, user.account)
+
+
+def known(site: Site, login: str, source: int) -> User:
+    """The user of a login. Raises TempFail when that has no mail here, or nobody can tell."""
+    users = site.users[source]
+    user = users.by_login(login) if isinstance(users, SystemUsers) else None
+    if user is None:
+        raise TempFail(INTERNAL, f"{login} is no account that has mail here")
+    return user
 
 
 def _raise(error: Exception) -> None:
@@ -127,7 +157,7 @@ def _serve(site: Site, far: Far, frames: Frames, user: User) -> bool:
             os.close(file)
     with suppress(OSError):
         frames.send(answer)
-        return True
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_KIB
     return False
 
 
@@ -155,8 +185,11 @@ def _deliver(
         check_home(whose)
     except TempFail as error:
         return told(Carried(failed(error, envelope.recipient)))
-    site = replace(site, inflight=_Told(spare))
-    return told(carry_out(site, message, envelope, whose, ident, far.fence))
+    programs = None
+    if spare:
+        log.warning("<%s>: this message has ended two processes: the user's rules rest", address)
+        programs = [*site.before, *site.after]
+    return told(carry_out(site, message, envelope, whose, ident, far.fence, programs))
 
 
 _DOES: dict[str, Callable[..., list[object]]] = {"room": _room, "deliver": _deliver}
@@ -172,13 +205,3 @@ def check_home(user: User) -> None:
         raise TempFail(INTERNAL, f"{user.home} is no folder")
     if about.st_mode & stat.S_ISVTX:
         raise TempFail(BROKEN_OFF, f"{user.home} is sticky: {user.address} is out of service")
-
-
-class _Told:
-    """Whether rules may run is not for us to know."""
-
-    def __init__(self, spare: bool) -> None:
-        self._spare = spare
-
-    def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
-        return nullcontext(self._spare)

@@ -93,14 +93,12 @@ def start(inbox: str, account: Account) -> Spooler:
 
     Raises TempFail and OSError.
     """
-    directory, _, name = inbox.rpartition("/")
-    group = _group(directory, account)
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         try:
             ours.close()
-            _live(Frames(theirs), Mailbox("mbox", directory, ".", name, owned=True), account, group)
-        except OSError as error:
+            live(theirs, inbox, account)
+        except (OSError, TempFail) as error:
             log.error("no writer of %s: %s", ascii(inbox), error)
         finally:
             os._exit(0)
@@ -146,8 +144,11 @@ def unfit(directory: str) -> str:
     return "" if about.st_gid else "is for the group root: chgrp mail"
 
 
-def _live(frames: Frames, mailbox: Mailbox, account: Account, group: int) -> None:
-    """Be the writer, until the user's process is gone."""
+def live(sock: socket.socket, inbox: str, account: Account) -> None:
+    """Be the writer of an inbox, until the user's process is gone. Raises TempFail, OSError."""
+    directory, _, name = inbox.rpartition("/")
+    frames, mailbox = Frames(sock), Mailbox("mbox", directory, ".", name, owned=True)
+    group = _group(directory, account)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     privileges.become(account, group)

@@ -33,7 +33,7 @@ from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
-from .build import Site
+from .build import Site, accounts_of
 from .carry import Carried, carry_out
 from .decide import find_user
 from .expand import deliver_to_all
@@ -143,6 +143,7 @@ class Courier:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._accounts = accounts_of(site)
 
     def check(self, recipient: str) -> Status:
         """May this recipient have mail? Never raises."""
@@ -178,8 +179,11 @@ class Courier:
 
     def whose(self, recipient: str) -> str:
         """Whose turn it is: an address without its detail, or an alias with all its targets."""
-        whose = self._site.aliases.only(recipient)
-        return without_detail(whose.lower(), self._site.config.recipient_delimiter)
+        whose = self._site.aliases.only(recipient).lower()
+        local, at, domain = whose.rpartition("@")
+        if at and any(source.knows(domain) for source in self._accounts):
+            whose = local  # an account is the same in all of their domains
+        return without_detail(whose, self._site.config.recipient_delimiter)
 
     def unconfirmed(self, message: Message, envelope: Envelope) -> None:
         """This was delivered, but its peer may not know: it may come again."""

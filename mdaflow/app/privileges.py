@@ -47,7 +47,7 @@ def not_of_user(config: Config, folder: str) -> str:
         return ""  # `check` tells that
     except OSError as error:
         return f"{error.strerror}: make it (install -d -m 0700 -o {config.user} {folder})"
-    return "" if about.st_uid == uid else f"is not the folder of {config.user}: chown it"
+    return "" if about.st_uid == uid or not uid else f"is not that of {config.user}: chown it"
 
 
 def drop(config: Config) -> None:

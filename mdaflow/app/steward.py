@@ -42,8 +42,14 @@ KEYS = ("rules ", "notice ", "quota ", "done ")
 """How keys begin that a delivery keeps for itself."""
 PAST = 660.0
 """Seconds to wait behind the fence: programs may run for 600."""
-MOST = 10_000
+MOST = 1000
 """Things that may be said in one delivery."""
+MOST_LINES = 200
+"""Lines for the log in one."""
+MOST_KEPT = 16
+"""Values that one may have kept."""
+MOST_WHOLE = 4
+"""Messages that filters have made and one may hand over."""
 ROOM = 64 << 20
 """Bytes of a message that rules have changed: what a filter may make, and header fields."""
 
@@ -79,13 +85,14 @@ class Steward:
         self._until = time.monotonic() + site.config.lmtp.deadline
         self.passed = False
         """The fence was passed: it may be delivered."""
+        self._kept = self._whole = self._sent_on = 0
 
     def attend(self) -> Carried:
         """Serve until the delivery is done. Raises OSError when the other side is gone, says
         nothing for too long, or what it must not."""
         try:
             for _ in range(MOST):
-                frame = hear(self._frames, self._until)
+                frame = hear(self._frames, self._user, self._until)
                 try:
                     match frame.value:
                         case ["done", *words]:
@@ -134,10 +141,17 @@ class Steward:
         return self._site.answers.store.get(self._own(key))
 
     def _put(self, frame: Frame, key: str, value: str, seconds: float | None) -> None:
+        self._count_kept()
         self._site.answers.store.put(self._own(key), value, seconds)
 
     def _add(self, frame: Frame, key: str, value: str, seconds: float | None) -> bool:
+        self._count_kept()
         return self._site.answers.store.add(self._own(key), value, seconds)
+
+    def _count_kept(self) -> None:
+        self._kept += 1
+        if self._kept > MOST_KEPT:
+            raise Nonsense("keeps too much")
 
     def _own(self, key: str) -> str:
         if not key.startswith(KEYS):
@@ -153,7 +167,14 @@ class Steward:
         if not self._may(verb, folder, owner):
             why = "have they changed since the last reload?" if owner == "site" else ""
             raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
-        if len(self._steps) >= self._site.config.rules.limits.actions:
+        limits = self._site.config.rules.limits
+        self._sent_on += len(targets) if verb in ("forward", "notify", "reply") else 0
+        self._whole += how == "whole"
+        if (
+            len(self._steps) >= limits.actions
+            or self._sent_on > 2 * limits.forwards  # of the user and of the site
+            or self._whole > MOST_WHOLE
+        ):
             raise Nonsense("too much at once")
         said = tuple((name, value) for name, value in options)
         flagged, to = frozenset(flags), tuple(targets)
@@ -193,14 +214,19 @@ class Steward:
             step.abort()
 
 
-def hear(frames: Frames, until: float) -> Frame:
+def hear(frames: Frames, user: User, until: float) -> Frame:
     """What is said next besides lines for the log, which are written; until a time on the monotonic
     clock. Raises OSError."""
-    for _ in range(MOST):
-        frame = frames.receive(max(0.001, until - time.monotonic()))
+    whose = user.account.name if user.account is not None else user.address
+    for _ in range(MOST_LINES):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it says nothing of use")
+        frame = frames.receive(left)
         match frame.value:
             case ["log", int(level), str(text)] if not frame.files:
-                log.log(min(max(level, logging.DEBUG), logging.ERROR), "%s", text[:MAX_LINE])
+                level = min(max(level, logging.DEBUG), logging.ERROR)
+                log.log(level, "%s: %s", whose, text[:MAX_LINE])  # so that it is no line of ours
                 frames.send(["ok", None])
             case _:
                 return frame
@@ -242,6 +268,7 @@ _ACTS: dict[str, tuple[tuple[Any, ...], Callable[..., object]]] = {
 
 
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
+_CODES = {2: range(250, 251), 4: range(450, 460), 5: range(550, 560)}
 _DONE = ((int, str, str), str, [str], str, str, str, None.__class__ | list)
 
 
@@ -250,8 +277,9 @@ def _carried(words: list[Any]) -> Carried:
     if not fits(words, _DONE):
         raise Nonsense("no words of ours")
     (code, enhanced, text), outcome, places, trouble, rule, where, relay = words
-    right = _ENHANCED.fullmatch(enhanced) and code // 100 == int(enhanced[0])
-    if not right or outcome not in OUTCOMES.values():
+    kind = {"rejected": 5, "deferred": 4}.get(outcome, 2)
+    right = _ENHANCED.fullmatch(enhanced) and int(enhanced[0]) == kind
+    if not right or code not in _CODES[kind] or outcome not in OUTCOMES.values():
         raise Nonsense("no words of ours")
     status = Status(code, enhanced, one_line(text)[:MAX_REPLY])
     done = Done(status, outcome, tuple(places), trouble, relay=_relay(relay))

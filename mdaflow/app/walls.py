@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Collection, Iterator
@@ -22,9 +23,8 @@ from contextlib import suppress
 
 from mdaflow.deliver.mailbox import elsewhere
 from mdaflow.errors import MailError
-from mdaflow.route.accounts import SystemUsers
 
-from .build import Site
+from .build import Site, accounts_of
 from .config import Folders
 
 log = logging.getLogger("mdaflow")
@@ -39,6 +39,8 @@ _FILE = _WRITE_FILE | _READ_FILE
 _ALL = _FILE | _READ_DIR | _REFER
 _PR_SET_NO_NEW_PRIVS = 38
 _PLACE = os.O_PATH | os.O_CLOEXEC
+_REMOTE = re.compile(r"nfs|cifs|smb|fuse|9p|ceph|afs|autofs|lustre|gfs|glusterfs")
+"""Types of file systems that others have to answer for."""
 
 
 class _Beneath(ctypes.Structure):
@@ -56,11 +58,52 @@ def hide_homes(site: Site) -> None:
 
 def _hidden(site: Site) -> frozenset[str]:
     """The directories that a worker has no use for."""
-    accounts = [source for source in site.users if isinstance(source, SystemUsers)]
+    accounts = accounts_of(site)
     homes = {user.home for source in accounts for user in source.all()}
     spools = {_spool(source.mailbox) for source in accounts}
-    real = {os.path.realpath(path) for path in {"/home", *homes, *spools} if path.strip("/")}
-    return frozenset(real)
+    tree = _Tree()
+    return frozenset(tree.real(path) for path in {"/home", *homes, *spools} if path.strip("/"))
+
+
+class _Tree:
+    """Where paths lead. What is on another machine is not looked at: it may not answer."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, frozenset[str]] = {}
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            lines = [line.split() for line in mounts]
+        self._remote = {
+            words[4] for words in lines if _REMOTE.match(words[words.index("-") + 1])
+        }  # fmt: skip
+
+    def real(self, path: str) -> str:
+        """A path without the symbolic links on its way."""
+        at, rest, follow = "/", path.split("/"), 40
+        while rest:
+            name = rest.pop(0)
+            if name in ("", "."):
+                continue
+            if follow and name in self.links(at):
+                follow -= 1
+                target = os.readlink(os.path.join(at, name))
+                rest = target.split("/") + rest
+                at = "/" if target.startswith("/") else at
+            else:
+                at = os.path.dirname(at) if name == ".." else os.path.join(at, name)
+        return at
+
+    def links(self, directory: str) -> frozenset[str]:
+        """The names of symbolic links in a directory, as it says itself."""
+        if directory not in self._links:
+            found: frozenset[str] = frozenset()
+            if not self._is_remote(directory):
+                with suppress(OSError), os.scandir(directory) as entries:
+                    found = frozenset(entry.name for entry in entries if entry.is_symlink())
+            self._links[directory] = found
+        return self._links[directory]
+
+    def _is_remote(self, directory: str) -> bool:
+        return any(f"{directory}/".startswith(f"{mount}/") for mount in self._remote)
 
 
 def _spool(mailbox: str) -> str:
@@ -87,10 +130,10 @@ def _allowed(path: str, hidden: Collection[str]) -> Iterator[str]:
     if not any(place.startswith(below) for place in hidden):
         yield path
         return
-    with suppress(OSError):
-        for name in os.listdir(path):
-            if not os.path.islink(below + name):  # what it leads to is asked for its own name
-                yield from _allowed(below + name, hidden)
+    with suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:  # what is hidden is not even looked at
+            if not entry.is_symlink():  # what it leads to is asked for its own name
+                yield from _allowed(entry.path, hidden)
 
 
 def _restrict(allowed: Collection[str]) -> None:

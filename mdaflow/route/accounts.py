@@ -89,7 +89,7 @@ class SystemUsers:
         """
         local, _, domain = address.rpartition("@")
         domain = domain.lower()
-        if self.domains and domain not in self.domains:
+        if not self.knows(domain):
             return None
         trouble: TempFail | None = None
         for name in dict.fromkeys(spellings(local, self.delimiters)):
@@ -103,6 +103,20 @@ class SystemUsers:
         if trouble is not None:
             raise trouble
         return None
+
+    def by_login(self, login: str) -> User | None:
+        """The user who has a login, if that has mail here. Raises TempFail."""
+        found = account(login)
+        return self.user(found) if found is not None and found.uid in self.uids else None
+
+    @property
+    def in_spool(self) -> bool:
+        """Their inboxes are in the spool of the system."""
+        return ":INBOX=/" in self.mailbox
+
+    def knows(self, domain: str) -> bool:
+        """Have accounts mail in this domain, in lower case?"""
+        return not self.domains or domain in self.domains
 
     def all(self) -> Iterator[User]:
         """All accounts that can be listed, in no order."""

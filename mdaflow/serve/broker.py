@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ from ..app.config import Config
 from ..app.frames import Frames
 from ..app.identities import WARM
 from ..app.rehearse import rehearse
-from ..errors import ConfigError
+from ..errors import ConfigError, TempFail
 from .courier import CHECKERS
 
 log = logging.getLogger("mdaflow")
@@ -204,32 +204,44 @@ class _Broker:
             signal.pidfd_send_signal(self._children[name].watched, signal.SIGKILL)
 
     def _fork(self, name: str, login: str, source: int, file: int) -> None:
-        """Make a process, or say why not."""
+        """Make a process, with a writer if its inbox is in the spool, or say why not."""
         with socket.socket(fileno=os.dup(file)) as sock:
             try:
-                self._make(name, login, source, sock)
+                self._make_both(name, login, source, sock)
             except OSError as error:
+                self._kill(_writer(name))
                 log.error("no process for %s: %s", ascii(login), error)
                 sock.setblocking(False)
                 with suppress(OSError):
                     Frames(sock).send(["os", error.errno or 0, error.strerror or str(error)])
 
-    def _make(self, name: str, login: str, source: int, sock: socket.socket) -> None:
-        if len(self._children) >= self._most or name in self._children:
+    def _make_both(self, name: str, login: str, source: int, sock: socket.socket) -> None:
+        if len(self._children) >= 2 * self._most or name in self._children:
             raise OSError(f"{len(self._children)} are running already")
+        if not identity.has_writer(self._site, source):
+            self._make(name, lambda: identity.live(self._site, sock, login, source, None))
+            return
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            as_writer = identity.live_as_writer
+            self._make(_writer(name), lambda: as_writer(self._site, theirs, login, source))
+            self._make(name, lambda: identity.live(self._site, sock, login, source, ours))
+
+    def _make(self, name: str, live: Callable[[], None]) -> None:
         pid = os.fork()
         if pid == 0:
-            _be(self._site, sock, login, source)
+            _be(name, live)
         try:
-            self._children[name] = _Child(pid, os.pidfd_open(pid))
+            child = _Child(pid, os.pidfd_open(pid))
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._waiting.register(self._children[name].watched, selectors.EVENT_READ, name)
+        self._children[name] = child
+        self._waiting.register(child.watched, selectors.EVENT_READ, name)
 
     def _bury(self, name: str) -> None:
-        """A child has ended."""
+        """A child has ended; so has its writer, or who has stopped that would keep it."""
         child = self._children.pop(name)
         self._waiting.unregister(child.watched)
         os.close(child.watched)
@@ -237,20 +249,26 @@ class _Broker:
         code = os.waitstatus_to_exitcode(status)
         if code not in (0, -signal.SIGKILL):
             log.error("the process of a user ended with %d", code)
+        self._kill(_writer(name))
 
 
-def _be(site: Site, sock: socket.socket, login: str, source: int) -> None:
+def _writer(name: str) -> str:
+    return f"{name} writes"
+
+
+def _be(name: str, live: Callable[[], None]) -> None:
     """Be the process of a login. Never returns."""
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        identity.live(site, sock, login, source)
+        live()
         os._exit(EX_OK)
-    except OSError:  # the worker is gone
+    except (OSError, TempFail) as error:  # mostly the worker is gone
+        log.info("process %s: %s", ascii(name), error)
         os._exit(EX_OK)
     except BaseException:
-        log.exception("the process of %s failed", ascii(login))
+        log.exception("process %s failed", ascii(name))
     finally:
         os._exit(EX_SOFTWARE)
 

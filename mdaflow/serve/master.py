@@ -84,6 +84,7 @@ class _Master:
             self._forks.start_broker(self._setup)
             self._workers = self._forks.start(self._setup, self._setup.wanted, ())
         except StartFailed as error:
+            log.error("%s", error)
             return error.code
         else:
             names = ", ".join(self._setup.listeners)

@@ -246,7 +246,7 @@ def test_words_of_ours(worker: Worker) -> None:
         ["ok", value]
         for value in (None, None, "y", True, False, [False], None, [True], True, None, None)
     ]
-    assert "said\nso" in worker.here.said
+    assert "bob: said\nso" in worker.here.said
     assert worker.site.answers.store.get(f"of {BOB} rules x") == "y"
 
 

@@ -123,3 +123,27 @@ def test_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert found == {str(tmp_path / "a/c"), str(tmp_path / "d")}
     assert walls._spool("mbox:mail:INBOX=/var/mail/%u:UTF-8") == "/var/mail"
     assert walls._spool("mbox:mail:INBOX=inbox") == walls._spool("maildir:Maildir") == ""
+
+
+def test_links_to_homes(tmp_path: Path) -> None:
+    """Where a link leads is hidden, not the link."""
+    (tmp_path / "data/home/bob").mkdir(parents=True)
+    (tmp_path / "home").symlink_to("data/./home")
+    (tmp_path / "loop").symlink_to("loop")
+    tree = walls._Tree()
+    assert tree.real(f"{tmp_path}/home/bob") == f"{tmp_path}/data/home/bob"
+    assert tree.real(f"{tmp_path}/home/../x") == f"{tmp_path}/data/x"
+    assert tree.real(f"{tmp_path}/loop/x") == f"{tmp_path}/loop/x"
+
+
+def test_remote_homes_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home on a server that does not answer keeps nobody from starting."""
+    (tmp_path / "home/bob").mkdir(parents=True)
+    looked: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked.append(str(path)), scan(path))[1])
+    tree = walls._Tree()
+    tree._remote = {str(tmp_path / "home")}
+    assert tree.real(f"{tmp_path}/home/bob") == f"{tmp_path}/home/bob"
+    assert str(tmp_path) in looked
+    assert str(tmp_path / "home") not in looked

@@ -193,9 +193,18 @@ class System(Mdaflow):
         return children(self.broker)
 
     def identity(self, account: Account) -> int:
-        """The process id of the only one that is this account."""
-        [found] = [pid for pid in self.identities() if status(pid).get("Uid") == [account.uid] * 4]
-        return found
+        """The process id of the only one that delivers as this account."""
+        return self._of(account, writer=False)
+
+    def writer(self, account: Account) -> int:
+        """The process id of the writer of its inbox in the spool, which has no further groups."""
+        return self._of(account, writer=True)
+
+    def _of(self, account: Account, *, writer: bool) -> int:
+        found = {pid: status(pid) for pid in self.identities()}
+        of_it = {pid: about for pid, about in found.items() if account.uid in about.get("Uid", ())}
+        [pid] = [pid for pid, about in of_it.items() if (about["Groups"] == []) is writer]
+        return pid
 
     def check_log(self) -> None:
         super().check_log()

@@ -62,7 +62,7 @@ def test_identities(server: System) -> None:
     assert deliver(server, bob).startswith("250 ")
     nothing = {name: [0] for name in CAPABILITIES}
     identity = server.identity(bob)
-    [writer] = children(identity)
+    writer = server.writer(bob)
     own = [bob.uid] * 4
     groups = [bob.uid, SHARED]
     assert status(identity) == {"Uid": own, "Gid": own, "Groups": groups, **nothing}
@@ -82,7 +82,7 @@ def test_descriptors(server: System) -> None:
     bob = server.account()
     assert deliver(server, bob).startswith("250 ")
     identity = server.identity(bob)
-    [writer] = children(identity)
+    writer = server.writer(bob)
     assert kinds(server, identity) == ["/dev/null"] * 3 + ["socket"] * 2
     assert kinds(server, writer) == ["/dev/null"] * 3 + ["socket"]
     watching = len(server.identities())
@@ -127,7 +127,7 @@ def test_nobody_looks_into_them(server: System) -> None:
     bob = server.account()
     assert deliver(server, bob).startswith("250 ")
     identity = server.identity(bob)
-    pids = [identity, *children(identity), *server.workers(), server.broker]
+    pids = [identity, server.writer(bob), *server.workers(), server.broker]
     done = subprocess.run(
         [sys.executable, "-I", "-c", LOOK, *map(str, pids)],
         capture_output=True, text=True, user=bob.uid, group=bob.uid, extra_groups=[], cwd="/",
@@ -159,7 +159,7 @@ def test_killed_by_its_user(server: System, which: str, number: int) -> None:
         assert deliver(server, bob).startswith("250 ")
         assert count(server, bob) == expected
         identity = server.identity(bob)
-        [writer] = children(identity)
+        writer = server.writer(bob)
         victim = identity if which == "identity" else writer
         os.kill(victim, number)
         until(lambda: ended(victim), "its end")  # noqa: B023
@@ -179,7 +179,7 @@ def test_stopped_by_its_user(server: System, which: str) -> None:
     bob, ann = server.account(), server.account()
     assert deliver(server, bob).startswith("250 ")
     identity = server.identity(bob)
-    [writer] = children(identity)
+    writer = server.writer(bob)
     os.kill(identity if which == "identity" else writer, signal.SIGSTOP)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(deliver, server, bob)
@@ -192,13 +192,23 @@ def test_stopped_by_its_user(server: System, which: str) -> None:
 
 
 def test_rules_that_kill(server: System) -> None:
-    """A message whose rules kill the process is in the inbox without rules after two deaths."""
+    """A message that kills the process by rules of the site is put off, and no other is: whose
+    processes are a user's to kill must not get around the site by that."""
     bob = server.account()
-    assert deliver(server, bob, "die").startswith("250 ")
-    said = (server.spool / bob.name).read_text()
-    assert said.count("Subject: die") == 1
-    assert "stopped mdaflow twice" in said
+    assert deliver(server, bob, "die").startswith("451 4.3.0 ")
     assert deliver(server, bob).startswith("250 ")
+    assert count(server, bob) == 1
+
+
+def test_rules_of_a_user_that_kill() -> None:
+    """One that kills it by the user's rules is delivered by those of the site alone."""
+    with system() as server:
+        server.site_file("all", 'also deliver to "seen"\n')
+        server.start()
+        bob = server.account(rules=DIE)
+        assert deliver(server, bob, "die").startswith("250 ")
+        assert len(bob.files()) == len(bob.files(".seen")) == 1
+        assert any("the user's rules rest" in message for message in server.messages())
 
 
 # --- when root cannot be given up --------------------------------------------------------------
@@ -271,7 +281,7 @@ def test_killed_at_once() -> None:
         bob = server.account()
         assert deliver(server, bob).startswith("250 ")
         identity = server.identity(bob)
-        left = [identity, *children(identity), server.broker, *server.workers()]
+        left = [identity, server.writer(bob), server.broker, *server.workers()]
         server.kill()
         until(lambda: all(map(ended, left)), "the end of what was left")
 

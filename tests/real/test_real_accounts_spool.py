@@ -147,8 +147,10 @@ def test_race(server: System) -> None:
 @pytest.mark.parametrize("mode", [0o755, 0o775])
 def test_spool_for_nobody(mode: int) -> None:
     """Where the account may make no inbox, or only with root's group, mail is put off."""
-    with system("mbox:mail:INBOX={spool}/%u", (mode, 0)) as server:
+    with system("mbox:mail:INBOX={spool}/%u", (0o2775, MAIL)) as server:
         server.start()
+        os.chown(server.spool, 0, 0)
+        server.spool.chmod(mode)
         bob = server.account()
         assert deliver(server, bob).startswith("451 4.3.0 ")
         assert not list(server.spool.iterdir())
