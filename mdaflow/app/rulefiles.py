@@ -1,8 +1,8 @@
 """Reading rule files, what they import and the lists they name: only what is safe to read.
 
 A file of a user counts only when nobody but its owner could have written it (P27): from the
-user's folder on nothing on the way is a link, belongs to somebody else, or is a folder that
-everybody can write to. A group may write to the file if only its owner is in it. A file of the
+user's folder on nothing on the way is a link, belongs to somebody else, or is a folder that others
+can write to. A group may write to file and folders if only their owner is in it. A file of the
 site counts only when it and its folder are root's or ours, and nobody else can write to them
 (P52). What is no regular file is not even opened.
 
@@ -114,7 +114,8 @@ class Reading:
                 at = os.path.join(at, name) if name else at
                 self._note(at)
                 here = _step_into(here, name) if name else here
-                _refuse(at, _foreign_folder(os.fstat(here), owners, 0o002))
+                about = os.fstat(here)
+                _refuse(at, _foreign_folder(about, owners, _others(about)))
         except BaseException:
             os.close(here)
             raise
@@ -177,8 +178,16 @@ def _foreign_folder(about: os.stat_result, owners: Collection[int], others: int)
 def _linked(about: os.stat_result, owners: Collection[int]) -> str:
     if about.st_nlink != 1:
         return "has more than one link"
-    private = about.st_mode & 0o020 and _is_private(about.st_gid, about.st_uid)
-    return _foreign(about, owners, 0o002 if private else 0o022)
+    return _foreign(about, owners, _others(about))
+
+
+def _others(about: os.stat_result) -> int:
+    """The bits of a mode that let others than its owner write."""
+    if about.st_mode & 0o020 and any(
+        _is_private(about.st_gid, uid) for uid in {about.st_uid, os.geteuid()}
+    ):
+        return 0o002
+    return 0o022
 
 
 def _is_private(gid: int, uid: int) -> bool:

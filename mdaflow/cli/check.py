@@ -36,6 +36,7 @@ from mdaflow.app.answers import PROVIDED
 from mdaflow.app.build import myself
 from mdaflow.app.log import escaped
 from mdaflow.app.rulebook import site_files
+from mdaflow.app.rulefiles import Reading
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
 
 from . import EX_DATAERR
@@ -136,6 +137,7 @@ def _check(here: Site, path: str, site: bool, verbose: bool) -> Checked:
         text = texts[name] = read_input() if path == "-" else read_file(path)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
+    _see_that_it_counts(here, path)
     powers = POWERS if site else here.rules.powers
     try:
         program = compile_rules(text, name, powers, read, here.settings.limits)
@@ -151,6 +153,19 @@ def _check(here: Site, path: str, site: bool, verbose: bool) -> Checked:
         return said.show(sources[warning.span.file])
 
     return Checked(name, show, (), warnings, *_try(here, program, site, verbose))
+
+
+def _see_that_it_counts(here: Site, path: str) -> None:
+    """A user's installed file that others could have written is one that the server ignores."""
+    whole = os.path.abspath(path)
+    home = whole.removesuffix(f"/{here.config.rules.user}")
+    if path == "-" or home == whole:
+        return
+    try:
+        Reading(here.settings.limits.file, home=home)(whole)
+    except OSError as error:
+        told = f"{path}: {error.strerror}, so its rules are ignored"
+        raise click.ClickException(told) from error
 
 
 def _addresses(here: Site) -> tuple[str, ...]:

@@ -257,3 +257,13 @@ def test_many_rules_without_a_test(home: Home) -> None:  # noqa: F811
     done = home.call("check", str(path))
     last = done.stdout.decode().splitlines()[-1]
     assert last.endswith('"18" (my.rules:19), "19" (my.rules:20) and 10 more')
+
+
+def test_what_the_server_ignores(home: Home) -> None:  # noqa: F811
+    """An installed file that others could have written is told, as the server ignores it."""
+    rules = home.write(".mdaflow/rules", "keep\n")
+    os.chmod(rules, 0o666)
+    done = home.call("check", rules)
+    assert done.returncode == 66
+    assert "writable by others" in done.stderr
+    assert "so its rules are ignored" in done.stderr
