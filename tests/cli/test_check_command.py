@@ -265,5 +265,5 @@ def test_what_the_server_ignores(home: Home) -> None:  # noqa: F811
     os.chmod(rules, 0o666)
     done = home.call("check", rules)
     assert done.returncode == 66
-    assert "writable by others" in done.stderr
-    assert "so its rules are ignored" in done.stderr
+    assert b"writable by others" in done.stderr
+    assert b"so its rules are ignored" in done.stderr
