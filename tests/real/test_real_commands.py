@@ -276,3 +276,17 @@ def test_check_of_names(machine: System) -> None:
     finally:
         machine.config.write_text(known)
     assert machine.call("config", "check").returncode == 0
+
+
+def test_detail_of_local(machine: System) -> None:
+    """What local(8) tells as the recipient before aliases has the user's detail, for the rules; an
+    alias is one in the user's domain."""
+    bob = machine.account(
+        rules='if envelope.to.detail is "lists" { deliver to "lists" }\n'
+        'if envelope.original starts with "sales@" { deliver to "sales" }\n'
+    )
+    for told in (f"{bob.name}+lists", "sales", bob.name):
+        mail = note(bob.address)
+        assert machine.call("deliver", "-a", told, by=bob, stdin=mail).returncode == 0
+    for folder in (".lists", ".sales", ""):
+        assert len(bob.files(folder)) == 1, folder
