@@ -8,7 +8,7 @@ import pwd
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mdaflow.engine.context import Settings
 from mdaflow.engine.plan import STORING
@@ -33,18 +33,12 @@ if TYPE_CHECKING:
     from mdaflow.route.accounts import SystemUsers
 
     from .identities import Identities
+    from .inflight import InFlight
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
 
 log = logging.getLogger("mdaflow")
-
-
-class Noting(Protocol):
-    """Notes what a worker is at."""
-
-    def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
-        """Open while rules run on a message. True: it has stopped workers, so none shall run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ class Site:
     """The actions in the rules of the site, each with the path of its mailbox, if it names one."""
     key: bytes
     """The site's secret; empty when there is none."""
-    inflight: Noting | None
+    inflight: InFlight | None
     """Where a worker notes what it is at; None when nobody watches."""
     identities: Identities | None = None
     """Who delivers as the accounts of this machine; None: we are the one whose mail it is."""
@@ -103,7 +97,7 @@ class Site:
 def open_site(
     config: Config,
     store: Store | None = None,
-    inflight: Noting | None = None,
+    inflight: InFlight | None = None,
     identities: Identities | None = None,
 ) -> Site:
     """A site. With a `store` of the caller's nothing is written below `state:`.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from mdaflow.errors import PermFail, Status, TempFail
 from mdaflow.route.users import User
 
-from .build import Site, myself, with_store
-from .config import Config, System
+from .build import Site, accounts_of, myself, with_store
+from .config import Config
 from .decide import find_user
 
 if TYPE_CHECKING:
@@ -56,22 +56,15 @@ def _find(site: Site, name: str) -> User:
 
 def _by_login(site: Site, name: str) -> User | None:
     """The account of a login, whose domain is the first that there is."""
-    from mdaflow.route.accounts import SystemUsers
-
-    for source in site.users:
-        if isinstance(source, SystemUsers):
-            user = source.find(f"{name}@{_domain(site, source)}")
-            if user is not None:
-                return user
+    for source in accounts_of(site):
+        user = source.find(f"{name}@{_domain(site, source)}")
+        if user is not None:
+            return user
     return None
 
 
 def _domain(site: Site, source: SystemUsers) -> str:
-    if not source.domains or site.hostname.lower() in source.domains:
-        return site.hostname
-    said = site.config.users[source.number]
-    assert isinstance(said, System)
-    return said.system[0]
+    return site.hostname if source.knows(site.hostname.lower()) else source.domains[0]
 
 
 def _why_none(site: Site, name: str) -> str:
@@ -79,14 +72,9 @@ def _why_none(site: Site, name: str) -> str:
     from mdaflow.route.accounts import account
 
     found = account(name.partition("@")[0])
-    if found is None or _has_mail(site.config, found.uid):
+    if found is None or any(found.uid in source.uids for source in accounts_of(site)):
         return ""
     return f"{found.name} (uid {found.uid}) has no mail of its own: make an alias"
-
-
-def _has_mail(config: Config, uid: int) -> bool:
-    accounts = (source for source in config.users if isinstance(source, System))
-    return any(source.min_uid <= uid <= source.max_uid for source in accounts)
 
 
 def settle(site: Site, user: User, *, kept: bool) -> Site:

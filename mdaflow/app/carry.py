@@ -86,7 +86,7 @@ def _afterwards(
     if decided.asked_duplicate:
         try:
             site.answers.remember_seen(message, user)
-        except Exception as error:
+        except Exception as error:  # it is delivered already
             log.warning("<%s>: a duplicate may not be known: %s", user.address, error)
     for error_text in decided.errors:
         notice.tell(f"{error_text}; kept in the inbox")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from mdaflow.errors import MailError
+from mdaflow.errors import ConfigError, MailError
 from mdaflow.mail.envelope import Envelope
 
 from .config import Log
@@ -90,6 +90,12 @@ def refused(envelope: Envelope, size: int, error: MailError) -> None:
         "reason": str(error),
     }
     delivery(envelope.queue_id, fields)
+
+
+def report(error: ConfigError) -> None:
+    """Write what is wrong with a configuration."""
+    for problem in error.problems:
+        log.error("%s", problem)
 
 
 def _line(queue_id: str, fields: dict[str, Any]) -> str:

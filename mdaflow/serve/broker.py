@@ -132,8 +132,7 @@ def main(requests: int, ready: int) -> int:
         rehearse()
         broker = _Broker(identity.far_site(config), socket.socket(fileno=requests), most)
     except ConfigError as error:
-        for problem in error.problems:
-            log.error("%s", problem)
+        logs.report(error)
         return EX_CONFIG
     gc.collect()
     gc.freeze()  # what is here now is shared with all children

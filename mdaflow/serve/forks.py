@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..app import privileges
 from ..app.config import Config
 from ..app.inflight import InFlight, Strikes
+from ..app.log import report
 from ..errors import ConfigError
 from . import slots, sockets, worker
 from .courier import Courier
@@ -217,12 +218,6 @@ def memory(pid: int) -> int:
     except OSError:
         return 0
     return (resident - shared) * resource.getpagesize()
-
-
-def report(error: ConfigError) -> None:
-    """Log what is wrong with a configuration."""
-    for problem in error.problems:
-        log.error("%s", problem)
 
 
 def _tell(ready: int) -> None:

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 
 from ..app import mailspool, privileges
 from ..app.config import Config
+from ..app.log import report
 from ..errors import ConfigError
 from . import descriptors, sockets, systemd, tls
-from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, memory, report
+from .forks import EX_CONFIG, Forks, MakeCourier, Setup, StartFailed, Worker, memory
 
 if TYPE_CHECKING:  # only for accounts of this machine
     from .broker import Broker

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from accounts import MAIL, Account, System, system
@@ -15,6 +14,7 @@ from children import Child
 from letters import note
 from mdaflow_server import Lmtp
 from need import need
+from traces import Call, calls
 
 RULES = """\
 also deliver to "lists/dev"
@@ -22,17 +22,6 @@ also pipe to ["/bin/sh", "-c", "cat > piped"]
 """
 _SET = re.compile(r"setresuid\((\d+), (\d+), (\d+) *\) += 0$")
 _CLONE = re.compile(r"(?:clone3?|v?fork)\(.*= (\d+)$")
-_LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
-
-
-class Call(NamedTuple):
-    """A system call: `start` and `end` are places in the trace."""
-
-    pid: int
-    name: str
-    text: str
-    start: int
-    end: int
 
 
 @contextmanager
@@ -50,23 +39,6 @@ def traced(server: System) -> Iterator[Path]:
         yield output
     finally:
         strace.stop()
-
-
-def calls(trace: str) -> list[Call]:
-    """The calls in the output of strace -f, by the end of each."""
-    found: list[Call] = []
-    begun: dict[str, tuple[int, str]] = {}
-    for number, line in enumerate(trace.splitlines()):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            continue
-        pid, resumed, started, text = match.groups()
-        if text.endswith("<unfinished ...>"):
-            begun[pid] = number, text.removesuffix("<unfinished ...>")
-            continue
-        start, before = begun.pop(pid) if resumed else (number, "")
-        found.append(Call(int(pid), resumed or started, before + text, start, number))
-    return found
 
 
 def users(found: list[Call]) -> dict[int, tuple[int, int]]:

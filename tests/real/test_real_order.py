@@ -11,49 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from children import Child
 from mdaflow_server import MBOXES, Lmtp, Mdaflow, User, new_root
 from need import need
+from traces import Call, calls
 
 CALLS = "write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,linkat,mkdirat,sendto"
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
 RULES = 'deliver to "lists/dev"'
-
-_LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
-
-
-class Call(NamedTuple):
-    """A system call that worked; `start` and `end` are places in the trace."""
-
-    name: str
-    arguments: str
-    start: int
-    end: int
-
-    def on(self, path: Path) -> bool:
-        """Its first argument is a descriptor of this file."""
-        return f"<{path}>" in self.arguments.partition(", ")[0]
-
-
-def calls(trace: str) -> list[Call]:
-    """The calls in the output of strace -f, by the end of each."""
-    found: list[Call] = []
-    begun: dict[str, tuple[int, str]] = {}
-    for number, line in enumerate(trace.splitlines()):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            continue
-        thread, resumed, started, text = match.groups()
-        if text.endswith("<unfinished ...>"):
-            begun[thread] = number, text
-            continue
-        start, before = begun.pop(thread) if resumed else (number, "")
-        if not re.search(r"\) += -1 ", text):
-            found.append(Call(resumed or started, before + text, start, number))
-    return found
 
 
 @contextmanager
@@ -83,7 +50,7 @@ def deliveries(domain: str) -> Iterator[tuple[User, list[Call]]]:
             with traced(mdaflow, name) as output, Lmtp(mdaflow.socket) as client:
                 reply = client.deliver(user.address, MESSAGE)
                 assert reply.startswith(f"250 2.0.0 <{user.address}> ")
-            yield user, calls(output.read_text())
+            yield user, [call for call in calls(output.read_text()) if call.worked]
     finally:
         mdaflow.close()
 
@@ -109,7 +76,7 @@ def made_folders(found: list[Call], reply: Call) -> int:
     """How many folders were made; each is synced, and so is the one that it is in."""
     made = [call for call in found if call.name == "mkdirat"]
     for call in made:
-        match = re.match(r'\d+<(.+)>, "(.+)", ', call.arguments)
+        match = re.match(r'\d+<(.+)>, "(.+)", ', call.text)
         assert match is not None
         parent = Path(match[1])
         for path in (parent, parent / match[2]):
@@ -124,7 +91,7 @@ def test_maildir() -> None:
     for user, found in deliveries("example.org"):
         reply = reply_to(user, found)
         rename = one(found, "renameat2", "rename", "linkat")
-        match = re.match(r'\d+<(.+)>, "(.+)", \d+<(.+)>, "(.+)"', rename.arguments)
+        match = re.match(r'\d+<(.+)>, "(.+)", \d+<(.+)>, "(.+)"', rename.text)
         assert match is not None
         temporary, folder = Path(match[1], match[2]), Path(match[3])
         assert (folder / match[4]).is_file()
