@@ -20,7 +20,7 @@ import click
 import pytest
 
 from mdaflow import Envelope, MemoryStore, Program, Stage, lint
-from mdaflow.app import answers, rulefiles
+from mdaflow.app import answers, lists
 from mdaflow.app.config import Config, Folders, Rules, System
 from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
@@ -300,8 +300,8 @@ def test_limits() -> None:
         str(usual.imports),
         str(files.MAX_IMPORTS),
         str(lower.MAX_ELIFS),
-        f"{rulefiles.MAX_LIST >> 20} MiB",
-        f"{rulefiles.MAX_ENTRIES:,}",
+        f"{lists.MAX_LIST >> 20} MiB",
+        f"{lists.MAX_ENTRIES:,}",
         f"{check.MAX_ENTRIES:,}",
         f"{RE2_MEMORY >> 20} MiB",
         f"{check.MAX_INSTRUCTIONS:,}",

@@ -11,8 +11,8 @@ import pytest
 
 from mdaflow import POWERS, MemoryStore, Program, Stage, compile_rules, layout, lint
 from mdaflow.app.answers import PROVIDED, Answers
+from mdaflow.app.lists import parse_list
 from mdaflow.app.rulebook import USER_ACTIONS
-from mdaflow.app.rulefiles import parse_list
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
 from mdaflow.engine.context import Fact, Settings
 

@@ -19,7 +19,7 @@ from mdaflow.mail.raw import digest
 from mdaflow.route.users import User
 from mdaflow.store import Store
 
-from .rulefiles import ListFiles
+from .lists import ListFiles
 
 if TYPE_CHECKING:  # a dry run starts no program
     from mdaflow.deliver.program import Ended

@@ -16,12 +16,11 @@ from contextlib import suppress
 
 from mdaflow.engine.run import Stage
 from mdaflow.errors import ConfigError, TempFail, from_oserror
+from mdaflow.files import Cache, Made, Reading, Versions
 from mdaflow.lang import compile_rules, ir
 from mdaflow.lang.limits import DEFAULTS, Limits
 from mdaflow.lang.source import SourceError
 from mdaflow.store import Store
-
-from .rulefiles import Cache, Made, Reading, Versions
 
 USER_ACTIONS = (
     "deliver", "keep", "discard", "forward", "quarantine", "reply", "notify", "log", "remember",

@@ -36,8 +36,8 @@ from mdaflow.app.answers import PROVIDED
 from mdaflow.app.build import myself
 from mdaflow.app.log import escaped
 from mdaflow.app.rulebook import site_files
-from mdaflow.app.rulefiles import Reading
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
+from mdaflow.files import Reading
 
 from . import EX_DATAERR
 from .common import config_option, read_file, read_input, say, site_of, step_aside

@@ -15,17 +15,11 @@ from typing import Any
 
 import pytest
 
-from mdaflow.app import rulefiles
-from mdaflow.app.rulefiles import (
-    Cache,
-    ListFiles,
-    Made,
-    Reading,
-    Unsafe,
-    parse_list,
-    version_of,
-)
+from mdaflow import files
+from mdaflow.app import lists
+from mdaflow.app.lists import ListFiles, parse_list
 from mdaflow.errors import TempFail
+from mdaflow.files import Cache, Made, Reading, Unsafe, version_of
 
 Spoil = Callable[[Path], object]
 ROOT = os.geteuid() == 0
@@ -123,7 +117,7 @@ def test_unsafe_file_of_a_user(
     name: str, file: Path, home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that somebody else could have written, or that is none, does not count (P27)."""
-    monkeypatch.setattr(rulefiles, "_is_private", lambda gid, uid: False)
+    monkeypatch.setattr(files, "_is_private", lambda gid, uid: False)
     spoil, reason = ANYBODYS[name]
     spoil(file)
     with pytest.raises(Unsafe, match=reason):
@@ -445,7 +439,7 @@ def test_old_one_meanwhile(file: Path) -> None:
 
 def test_hung_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever for what another thread reads."""
-    monkeypatch.setattr(rulefiles, "WAIT", 0.01)
+    monkeypatch.setattr(files, "WAIT", 0.01)
     cache: Cache[str] = Cache(9, 9)
     begun, go = threading.Event(), threading.Event()
 
@@ -544,12 +538,12 @@ def test_owner_of_a_list(file: Path, home: str) -> None:
 
 def test_huge_list(file: Path, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list may be large; only so many bytes of lists are kept."""
-    monkeypatch.setattr(rulefiles, "MAX_LISTED", 5_000_000)
-    lists = ListFiles()
+    monkeypatch.setattr(lists, "MAX_LISTED", 5_000_000)
+    kept = ListFiles()
     file.write_text("\n".join(f"user{n}@example.com" for n in range(200_000)))
-    entries = lists.entries(str(file), home)
+    entries = kept.entries(str(file), home)
     assert len(entries) == 200_000
     other = file.with_name("other")
     other.write_text("\n".join(f"user{n}@example.net" for n in range(200_000)))
-    lists.entries(str(other), home)
-    assert lists.entries(str(file), home) is not entries
+    kept.entries(str(other), home)
+    assert kept.entries(str(file), home) is not entries

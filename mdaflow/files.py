@@ -1,4 +1,4 @@
-"""Reading rule files, what they import and the lists they name: only what is safe to read.
+"""Reading files that others could have written: rules, lists, tables. Only what is safe counts.
 
 A file of a user counts only when nobody but its owner could have written it (P27): from the
 user's folder on nothing on the way is a link, belongs to somebody else, or is a folder that others
@@ -28,13 +28,6 @@ from mdaflow.errors import INTERNAL, TempFail, from_oserror
 T = TypeVar("T")
 WAIT = 30.0
 """Seconds to wait for what another thread makes."""
-MAX_LIST = 16 << 20
-"""Bytes of a list in a file."""
-MAX_ENTRIES = 500_000
-MAX_LISTS = 1_000
-"""Lists that are kept in memory."""
-MAX_LISTED = 32 << 20
-"""Bytes of all of them together, as they stand in files."""
 
 Version = tuple[int, ...]
 Versions = dict[str, Version]
@@ -288,48 +281,3 @@ class Cache(Generic[T]):
     def _touch(self, key: str) -> None:
         with self._lock, suppress(KeyError):  # it may have had to make room
             self._kept.move_to_end(key)
-
-
-class ListFiles:
-    """The entries of lists in files, read again when a file has changed."""
-
-    def __init__(self) -> None:
-        self._kept: Cache[tuple[str, ...] | ValueError] = Cache(MAX_LISTS, MAX_LISTED)
-
-    def entries(self, path: str, home: str = "") -> tuple[str, ...]:
-        """The entries of a list: the same object as long as the file is the same.
-
-        It is of the user whose folder is `home`; without one, of the site. Raises OSError and
-        ValueError for what its author has to mend, TempFail for all else.
-        """
-
-        def make() -> Made[tuple[str, ...] | ValueError]:
-            reading = Reading(MAX_LIST, home=home)
-            text = reading(path)
-            try:
-                return Made(parse_list(text), reading.versions, len(text))
-            except ValueError as error:  # kept, too: it took as long
-                return Made(ValueError(*error.args), reading.versions, 0)
-
-        found = self._kept.get(f"{home}:{path}", make)
-        if isinstance(found, ValueError):
-            raise ValueError(*found.args)
-        return found
-
-
-def parse_list(text: bytes) -> tuple[str, ...]:
-    """The entries of a list in a file: one a line, `#` begins a comment, empty lines are none.
-
-    Raises ValueError when it is too large or no UTF-8.
-    """
-    if len(text) > MAX_LIST:
-        raise ValueError(f"larger than {MAX_LIST >> 20} MiB")
-    try:
-        lines = text.decode().removeprefix("\ufeff").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 at byte {error.start + 1}") from error
-    found = (line.partition("#")[0].strip() for line in lines)
-    entries = tuple(filter(None, found))
-    if len(entries) > MAX_ENTRIES:
-        raise ValueError(f"more than {MAX_ENTRIES:,} entries")
-    return entries
