@@ -35,7 +35,7 @@ Versions = dict[str, Version]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_FOR_GOOD = frozenset((
+FOR_GOOD = frozenset((
     errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG,
     errno.ELOOP,
 ))  # fmt: skip
@@ -75,7 +75,7 @@ class Reading:
             self._note(path)
             text = self._read_of_user(path) if self._home else self._read_of_site(path)
         except OSError as error:
-            if error.errno in _FOR_GOOD or not self._home:
+            if error.errno in FOR_GOOD or not self._home:
                 raise
             raise from_oserror(error) from error
         self.sizes[path] = len(text)

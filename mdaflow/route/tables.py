@@ -1,0 +1,98 @@
+"""Tables of the site that stand in files: aliases, access, users.
+
+A table is read when it is first asked for, and again when its file has changed; it is looked at
+once a second at most. What is wrong in a new version leaves the last good one in force, and the log
+says so. One thread reads, the others go on with what there was.
+
+A file counts when it and its folder are root's or ours, and nobody else can write to them (P52).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from mdaflow.errors import INTERNAL, ConfigError, TempFail
+from mdaflow.files import FOR_GOOD, Reading, Versions, version_of
+
+T = TypeVar("T")
+LOOK = 1.0
+"""Seconds between two looks at a file."""
+MAX_TABLE = 256 << 20
+"""Bytes of a file."""
+MAX_PROBLEMS = 100
+"""Problems that are said of one file."""
+
+log = logging.getLogger("mdaflow")
+
+
+class Table(Generic[T]):
+    """What `parse(content, path)` makes of a file: it raises ConfigError with all that is wrong.
+
+    Never holds up whoever asks, but for the first time.
+    """
+
+    def __init__(self, path: str, parse: Callable[[bytes, str], T]) -> None:
+        self.path = path
+        self._parse = parse
+        self._value: T | None = None
+        self._versions: Versions = {}
+        self._trouble = ""
+        self._look_at = 0.0
+        self._lock = Lock()
+
+    def get(self) -> T:
+        """The last good version. Raises TempFail when there never was one."""
+        if time.monotonic() >= self._look_at:
+            self._look()
+        if self._value is None:
+            raise TempFail(INTERNAL, self._trouble)
+        return self._value
+
+    def load(self) -> T:
+        """The same, to begin with. Raises ConfigError with all that is wrong in the file."""
+        try:
+            return self.get()
+        except TempFail as error:
+            raise ConfigError(tuple(str(error).split("\n"))) from error
+
+    def _look(self) -> None:
+        if not self._lock.acquire(blocking=self._value is None):
+            return  # another thread is at it
+        try:
+            if time.monotonic() >= self._look_at and not self._is_current():
+                self._read()
+            self._look_at = time.monotonic() + LOOK
+        finally:
+            self._lock.release()
+
+    def _is_current(self) -> bool:
+        seen = self._versions.items()
+        return bool(seen) and all(version_of(path) == version for path, version in seen)
+
+    def _read(self) -> None:
+        reading = Reading(MAX_TABLE)
+        try:
+            text = reading(self.path)
+            if len(text) > MAX_TABLE:
+                raise ConfigError((f"{self.path}: larger than {MAX_TABLE >> 20} MiB",))
+            self._value = self._parse(text, self.path)
+            self._trouble = ""
+        except ConfigError as error:
+            self._tell(str(error))
+        except OSError as error:
+            self._tell(f"{self.path}: {error.strerror}")
+            if error.errno not in FOR_GOOD:  # the next look may find it
+                return
+        self._versions = reading.versions
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            for line in trouble.split("\n"):
+                log.error("%s", line)
+            if self._value is not None:
+                log.error("%s: its last good version stays in force", self.path)
+        self._trouble = trouble

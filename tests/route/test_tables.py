@@ -1,0 +1,108 @@
+"""Tables in files: read again when they change, never worse than they were."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from mdaflow.errors import ConfigError, TempFail
+from mdaflow.route import tables
+from mdaflow.route.tables import Table
+
+
+def words(text: bytes, path: str) -> list[str]:
+    """The words of a file in which there may be no `?`."""
+    if b"?" in text:
+        raise ConfigError((f"{path}:1: a question", f"{path}:2: another one"))
+    return text.decode().split()
+
+
+@pytest.fixture(autouse=True)
+def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LOOK", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "folder/table"
+    file.parent.mkdir(mode=0o755)
+    file.write_text("a b")
+    return file
+
+
+def test_read_again(path: Path) -> None:
+    """A changed file counts at the next look; one that is as it was is the same object."""
+    table = Table(str(path), words)
+    assert table.get() == ["a", "b"]
+    assert table.get() is table.get()
+    path.write_text("c")
+    assert table.get() == ["c"]
+
+
+def test_look_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks nobody asks the file system."""
+    monkeypatch.setattr(tables, "LOOK", 1000.0)
+    table = Table(str(path), words)
+    table.get()
+    path.write_text("c")
+    assert table.get() == ["a", "b"]
+
+
+@pytest.mark.parametrize("spoil", ["wrong", "gone", "writable"])
+def test_last_good_version(path: Path, spoil: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong with a new version is told once, and leaves the old one in force."""
+    table = Table(str(path), words)
+    table.get()
+    if spoil == "wrong":
+        path.write_text("?")
+    elif spoil == "gone":
+        path.unlink()
+    else:
+        path.chmod(0o666)
+    with caplog.at_level(logging.ERROR, "mdaflow"):
+        assert table.get() == table.get() == ["a", "b"]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[-1] == f"{path}: its last good version stays in force"
+    assert len(told) == (3 if spoil == "wrong" else 2)
+    if spoil != "gone":
+        path.chmod(0o644)
+        path.write_text("d")
+        assert table.get() == ["d"]
+
+
+def test_no_good_version(path: Path) -> None:
+    """Without any good version nobody can tell what is in the table; to begin with, all is said."""
+    path.write_text("?")
+    table = Table(str(path), words)
+    with pytest.raises(TempFail, match="a question\n.*another one"):
+        table.get()
+    with pytest.raises(ConfigError) as caught:
+        table.load()
+    assert len(caught.value.problems) == 2
+    path.write_text("a")
+    assert table.load() == ["a"]
+
+
+def test_disk_error_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that could not be read for now is tried again, though it has not changed."""
+    table = Table(str(path), words)
+    real = os.open
+
+    def broken(name: object, *more: object, **options: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "open", broken)
+    with pytest.raises(TempFail, match="Input/output error"):
+        table.get()
+    monkeypatch.setattr(os, "open", real)
+    assert table.get() == ["a", "b"]
+
+
+def test_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is larger than tables may be is not taken."""
+    monkeypatch.setattr(tables, "MAX_TABLE", 2)
+    with pytest.raises(ConfigError, match="larger than"):
+        Table(str(path), words).load()
