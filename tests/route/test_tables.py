@@ -77,7 +77,7 @@ def test_no_good_version(path: Path) -> None:
     """Without any good version nobody can tell what is in the table; to begin with, all is said."""
     path.write_text("?")
     table = Table(str(path), words)
-    with pytest.raises(TempFail, match="a question\n.*another one"):
+    with pytest.raises(TempFail, match=r"a question\n.*another one"):
         table.get()
     with pytest.raises(ConfigError) as caught:
         table.load()
