@@ -53,13 +53,16 @@ class Reading:
     """The files of one program, as its compiler asks for them, with their versions.
 
     They are of the user whose folder is `home`; without one, of the site. `trusting`: of
-    whoever calls, who knows what he does.
+    whoever calls, who knows what he does. `shared`: of anybody, but not everybody's.
     """
 
-    def __init__(self, limit: int, *, home: str = "", trusting: bool = False) -> None:
+    def __init__(
+        self, limit: int, *, home: str = "", trusting: bool = False, shared: bool = False
+    ) -> None:
         self._limit = limit
         self._home = home
         self._trusting = trusting
+        self._shared = shared
         self.versions: Versions = {}
         """As they were before they were first read."""
         self.sizes: dict[str, int] = {}
@@ -85,11 +88,12 @@ class Reading:
         self.versions.setdefault(path, version_of(path))
 
     def _read_of_site(self, path: str) -> bytes:
-        folder, owners = os.path.dirname(path) or ".", (0, os.geteuid())
+        folder, others = os.path.dirname(path) or ".", 0o002 if self._shared else 0o022
+        owners = None if self._shared else (0, os.geteuid())
         if not self._trusting:
             self._note(folder)
-            _refuse(path, _foreign_folder(os.stat(folder), owners, 0o022))
-        return self._content(path, None, lambda about: _foreign(about, owners))
+            _refuse(path, _foreign_folder(os.stat(folder), owners, others))
+        return self._content(path, None, lambda about: _foreign(about, owners, others))
 
     def _read_of_user(self, path: str) -> bytes:
         folder, owners = self._enter(os.path.dirname(path))
@@ -155,14 +159,14 @@ def _irregular(about: os.stat_result) -> str:
     return "" if stat.S_ISREG(about.st_mode) else "not a regular file"
 
 
-def _foreign(about: os.stat_result, owners: Collection[int], others: int = 0o022) -> str:
-    if about.st_uid not in owners:
+def _foreign(about: os.stat_result, owners: Collection[int] | None, others: int = 0o022) -> str:
+    if owners is not None and about.st_uid not in owners:
         return "owned by somebody else"
     return "writable by others than its owner (chmod go-w)" if about.st_mode & others else ""
 
 
-def _foreign_folder(about: os.stat_result, owners: Collection[int], others: int) -> str:
-    if about.st_uid not in owners:
+def _foreign_folder(about: os.stat_result, owners: Collection[int] | None, others: int) -> str:
+    if owners is not None and about.st_uid not in owners:
         return "in a folder of somebody else"
     sticky = about.st_mode & stat.S_ISVTX  # there nobody replaces the file of another
     return "in a folder that others can write to" if about.st_mode & others and not sticky else ""

@@ -38,7 +38,7 @@ from mdaflow.lang.patterns import RE2_MEMORY
 from mdaflow.lang.source import MAX_PROBLEMS, SourceError
 from mdaflow.lang.subjects import SUBJECTS, is_asked, split
 from mdaflow.mail import address, edit, header, letter, message
-from mdaflow.route import aliases
+from mdaflow.route import resolve
 from mdaflow.scan import magic
 
 MAN = Path(__file__).resolve().parent.parent / "contrib" / "man"
@@ -315,8 +315,8 @@ def test_limits() -> None:
         f"{usual.cpu:g} s",
         f"{edit.MAX_HEAD >> 10} KiB",
         f"{letter.MAX_TEXT:,}",
-        str(aliases.MAX_DEPTH),
-        f"{aliases.MAX_TARGETS:,}",
+        str(resolve.MAX_DEPTH),
+        f"{resolve.MAX_TARGETS:,}",
         str(mailbox.DEEPEST),
         f"{message.MAX_TEXT >> 20} MiB",
         f"{address.MAX_ADDRESSES:,}",

@@ -52,7 +52,7 @@ class Null:
 
         self.good, self.saved = RECIPIENT_OK, SAVED
 
-    def check(self, recipient: str) -> object:
+    def check(self, recipient: str, *_: object) -> object:
         return self.good
 
     def whose(self, recipient: str) -> str:

@@ -85,13 +85,13 @@ class Crew:
         self.accepted: list[str] = []
         self.delivered: list[tuple[str, bytes]] = []
 
-    def known(self, recipient: str) -> Status | None:
+    def known(self, recipient: str, *_: object) -> Status | None:
         if recipient not in self.accepted:
             return None
         self.accepted.append(recipient)
         return RECIPIENT_OK
 
-    async def check(self, recipient: str) -> Status:
+    async def check(self, recipient: str, *_: object) -> Status:
         await asyncio.sleep(0)
         status = CHECKED.get(recipient[0], RECIPIENT_OK)
         if status.ok:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mdaflow.engine.context import Settings
 from mdaflow.engine.plan import STORING
@@ -18,7 +19,10 @@ from mdaflow.lang import ir
 from mdaflow.lang.limits import Limits
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.route.aliases import Aliases
+from mdaflow.route.aliases import of_rules, parse_members, parse_table
+from mdaflow.route.resolve import Router, Tables
+from mdaflow.route.tables import Table
+from mdaflow.route.tables import Tables as Files
 from mdaflow.route.users import FolderUsers, User, Users
 from mdaflow.store import Store
 
@@ -47,11 +51,12 @@ class Site:
 
     config: Config
     hostname: str
-    users: tuple[Users, ...]
     before: tuple[Stage, ...]
     after: tuple[Stage, ...]
     rules: UserRules
-    aliases: Aliases
+    forwards: UserRules
+    """The `.forward` files of users."""
+    router: Router
     answers: Answers
     settings: Settings
     says: frozenset[tuple[str, str]]
@@ -72,6 +77,11 @@ class Site:
         if self.inflight is None:
             return nullcontext(False)
         return self.inflight.noted(message, envelope)
+
+    @property
+    def users(self) -> Sequence[Users]:
+        """The sources of users, in their order."""
+        return self.router.tables.users
 
     @property
     def means(self) -> Means:
@@ -117,14 +127,18 @@ def open_site(
     )
     powers = powers_of_users(config.rules.grant, config.rules.deny)
     key = _key(config.state) if kept else b""
+    users = tuple(_source(n, source, delimiters) for n, source in enumerate(config.users))
+    router = _router(config, hostname, users, before, after)
+    if kept:
+        _load(router)
     return Site(
         config,
         hostname,
-        tuple(_source(n, source, delimiters) for n, source in enumerate(config.users)),
         _stages(before),
         _stages(after),
         UserRules(store, powers, limits),
-        Aliases(_aliases(before, after), delimiters),
+        _forwards(store, powers, limits),
+        router,
         Answers(store, delimiters),
         _settings(config, limits),
         frozenset(_actions(before, after)),
@@ -152,6 +166,7 @@ def with_store(site: Site, state: str) -> Site:
         site,
         config=replace(config, state=state),
         rules=UserRules(store, site.rules.powers, _limits(config)),
+        forwards=_forwards(store, site.rules.powers, _limits(config)),
         answers=Answers(store, config.recipient_delimiter),
         key=_key(state),
     )
@@ -174,12 +189,43 @@ def _stages(program: ir.Program | None) -> tuple[Stage, ...]:
     return () if program is None else (Stage(program, "site"),)
 
 
-def _aliases(*programs: ir.Program | None) -> dict[str, tuple[str, ...]]:
-    table: dict[str, tuple[str, ...]] = {}
-    for statement in (s for p in programs if p is not None for s in p.body):
-        if isinstance(statement, ir.Alias):
-            table[statement.name] = (*table.get(statement.name, ()), *statement.targets)
-    return table
+def _forwards(store: Store, powers: Collection[str], limits: Limits) -> UserRules:
+    def compiled(*what: Any, **about: Any) -> ir.Program:
+        from mdaflow.lang.forward import compile_forward  # few users have one
+
+        return compile_forward(*what, **about)
+
+    return UserRules(store, powers, limits, compiled)
+
+
+def _router(
+    config: Config, hostname: str, users: tuple[Users, ...], *programs: ir.Program | None
+) -> Router:
+    said = [s for p in programs if p is not None for s in p.body if isinstance(s, ir.Alias)]
+    tables = [Table.fixed(of_rules((s.name, s.targets, str(s.span)) for s in said))] if said else []
+    for named in config.aliases:
+        kind, _, path = named.partition(":")
+        tables.append(Table(path, partial(parse_table, kind)))
+    lists = Files(parse_members, shared=True)
+    return Router(
+        Tables(users, tuple(tables), lists.get),
+        hostname,
+        config.domains,
+        config.recipient_delimiter,
+        config.postmaster,
+    )
+
+
+def _load(router: Router) -> None:
+    """Read all tables. Raises ConfigError with all that is wrong in them."""
+    problems: list[str] = []
+    for table in router.tables.aliases:
+        try:
+            table.load()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(tuple(problems))
 
 
 def _actions(*programs: ir.Program | None) -> Iterator[tuple[str, str]]:

@@ -59,7 +59,8 @@ def carry_out(
             if spare:
                 decided = SPARED
             else:
-                programs = stages_for(site, user, notice.tell) if programs is None else programs
+                if programs is None:
+                    programs = stages_for(site, user, notice.tell, envelope.recipient)
                 decided = decide(site, programs, message, envelope, user=user, really=True)
         done = execute(
             decided,

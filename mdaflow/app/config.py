@@ -172,6 +172,17 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """What of a message goes on to others."""
+
+    __pydantic_config__ = _STRICT
+
+    file: Annotated[str, Is("below_or_none")] = ".forward"
+    """The file below a user's folder that says where his mail goes, as sendmail has it; empty for
+    none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The log."""
 
@@ -197,6 +208,14 @@ class Config:
     """The user that delivers; needed when mdaflow starts as root."""
     users: Annotated[tuple[Source, ...], Is("users")] = (Folders("/var/mail/vhosts"),)
     """Where users come from, asked in this order; or `system`: the accounts of this machine."""
+    domains: tuple[Annotated[str, Is("hostname")], ...] = ()
+    """Domains whose mail ends here, besides those that a source of users knows."""
+    aliases: tuple[Annotated[str, Is("table")], ...] = ()
+    """Files of aliases, asked in this order: `/etc/aliases` as in aliases(5), `virtual:/PATH` as in
+    virtual(5), `regexp:/PATH` with regular expressions."""
+    postmaster: Annotated[str, Is("recipient")] = ""
+    """Who gets mail for postmaster, abuse and MAILER-DAEMON where nobody has these names; empty for
+    nobody."""
     over_quota: Literal["defer", "reject"] = "defer"
     """What becomes of mail that has no room: it is put off, or refused for good."""
     quota_warning: Annotated[int, Is("percent")] = 90
@@ -209,6 +228,7 @@ class Config:
     """Where small state is kept (SQLite)."""
     quarantine: Path = "/var/lib/mdaflow/quarantine"
     """The folder of the quarantine; it has to exist before a rule uses it."""
+    forward: Forward = field(default_factory=Forward)
     next_hop: Annotated[str, Is("hop")] = "127.0.0.1:25"
     """The MTA that takes what rules send, by SMTP: `host:port`."""
     timezone: Annotated[str, Is("zone")] = ""

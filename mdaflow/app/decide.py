@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mdaflow.engine.context import Ask, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
+from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.route.users import User, find
+from mdaflow.route.users import User
 
 from .build import Site
 
 log = logging.getLogger("mdaflow")
+_FILE_NAME = re.compile(r"[\w=@-][\w.+=@-]{0,100}")
+"""What a sender may make a part of the name of a file."""
 
 SPARED = Plan(
     (Action("keep", owner="site"),),
@@ -48,24 +52,44 @@ def find_user(site: Site, address: str) -> User:
     """The user of an address. Raises PermFail 550 5.1.1, or TempFail when it cannot be told."""
     if "@" not in address:
         address = f"{address}@{site.hostname}"
-    user = find(site.users, address)
+    user = site.router.find_user(address)
     if user is None:
         raise PermFail(UNKNOWN_USER)
     return user
 
 
-def stages_for(site: Site, user: User, tell: Callable[[str], object] = log.warning) -> list[Stage]:
+def stages_for(
+    site: Site,
+    user: User,
+    tell: Callable[[str], object] = log.warning,
+    recipient: str = "",
+) -> list[Stage]:
     """The rules for a user: the site's before, the user's own, the site's after.
 
-    What is wrong with a new version of the user's file is told.
+    The user's own are the `.forward` for this recipient, and the rules. What is wrong with a new
+    version of a file is told.
     """
-    path = os.path.join(user.home, site.config.rules.user)
-    own = None
+    own: Iterable[Stage | None] = ()
     if user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid):
         log.warning("<%s>: the home belongs to somebody else, so no rules are run", user.address)
     else:
-        own = site.rules.stage(path, tell, home=user.home)
-    return [*site.before, *([own] if own is not None else []), *site.after]
+        rules = os.path.join(user.home, site.config.rules.user)
+        own = _forward(site, user, tell, recipient), site.rules.stage(rules, tell, home=user.home)
+    return [*site.before, *filter(None, own), *site.after]
+
+
+def _forward(site: Site, user: User, tell: Callable[[str], object], recipient: str) -> Stage | None:
+    """The user's `.forward+detail` for a recipient with a detail, else the `.forward`."""
+    name, delimiters = site.config.forward.file, site.config.recipient_delimiter
+    if not name:
+        return None
+    path = os.path.join(user.home, name)
+    local = recipient.rpartition("@")[0]
+    _, detail = split_local(local, delimiters)
+    paths = [f"{path}+{detail}"] if detail and _FILE_NAME.fullmatch(detail) else []
+    about = {"whose": user.address, "delimiters": delimiters}
+    stages = (site.forwards.stage(p, tell, home=user.home, **about) for p in (*paths, path))
+    return next(filter(None, stages), None)
 
 
 def decide(

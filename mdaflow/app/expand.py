@@ -1,70 +1,271 @@
-"""A recipient that is an alias of the site's rules: one message for many, and one status.
+"""One message for all destinations of a recipient, and one status.
 
 Whoever has a mailbox here gets the message by the whole way, each with rules and a log line of
-their own; all others are sent it by the next MTA. The worst status is that of the recipient.
-Who has it already does not get it again when the message comes back for the others (P10).
+their own. All who have none get it by the next MTA, many in one transaction. Programs and files
+that aliases name are the site's: they are run and written as the server. The worst status is that
+of the recipient. Who has the message already does not get it again when it comes back for the
+others (P10).
 
-A sender who asked for a receipt gets one for the alias when all have the message; of the targets
-he hears only what goes wrong (RFC 3461 section 5.2.7.3). A single target stands for its alias:
-what was asked goes on to it (5.2.7.2).
+A list with an owner (`owner-LIST`) sends with the owner as the sender, so that he is told what goes
+wrong behind us; what goes wrong here for good, we tell him, and the list counts as delivered.
+
+A sender who asked for a receipt gets one for the alias when all have the message; of the
+destinations he hears only what goes wrong (RFC 3461 section 5.2.7.3). A single one stands for its
+alias: what was asked goes on to it (5.2.7.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from mdaflow.deliver import forward, ledger
-from mdaflow.deliver.execute import Done
+from mdaflow.deliver.execute import Done, execute
 from mdaflow.deliver.job import Job
 from mdaflow.deliver.mailbox import Mailbox
-from mdaflow.engine.plan import Action
-from mdaflow.errors import SAVED, TOO_SLOW, Status, TempFail
+from mdaflow.engine.plan import Action, Plan
+from mdaflow.errors import INTERNAL, SAVED, TOO_SLOW, MailError, Status, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.receipt import without_success
-from mdaflow.route.users import User, find
+from mdaflow.mail.targets import words
+from mdaflow.route.resolve import Destination
+from mdaflow.route.users import User
 
 from .build import Site
 from .failure import failed
 from .receipts import confirm, confirm_expanded
 
-_NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
+AT_ONCE = 100
+"""Addresses of one transaction with the next MTA: what all MTAs take (RFC 5321 section 4.5.3.1)."""
+EVERY = 1.0
+"""Seconds after which it is noted who has a message that goes to many."""
+
+log = logging.getLogger("mdaflow")
+_NOWHERE = Mailbox("maildir", "/", "Maildir")
+_SENT = ("address", "relay")
+_ADDRESSES = ("user", *_SENT)
 
 Deliver = Callable[[Message, Envelope, User, Callable[[], bool]], Status]
 """Delivers to a user of ours, and writes the log line."""
 Tell = Callable[[Message, Envelope, Done], None]
-"""Writes the log line of a target that is not ours."""
+"""Writes the log line of a destination that is no user."""
 
 
-def deliver_to_all(
-    site: Site,
-    targets: tuple[str, ...],
-    message: Message,
-    envelope: Envelope,
-    fence: Callable[[], bool],
-    deliver: Deliver,
-    tell: Tell,
-) -> Status:
-    """Deliver to everybody that a recipient stands for; the worst status. Never raises."""
-    job = Job(message, envelope, _NOWHERE, "-", site.means)
-    done = set(ledger.already_done(job))
-    several = len(targets) > 1
-    passed = replace(envelope, notify=without_success(envelope.notify)) if several else envelope
-    worst, late = SAVED, False
-    for target in targets:
-        if target in done:
-            continue
-        status = _deliver_to(site, message, passed, target, fence, deliver, tell, late=late)
-        late = late or status == TOO_SLOW
+class Part(NamedTuple):
+    """What is done at once: a destination, or addresses that share a transaction."""
+
+    kind: str
+    destinations: Sequence[Destination]
+
+    @property
+    def sender(self) -> str | None:
+        """Instead of the sender of the message."""
+        return self.destinations[0].sender
+
+
+class Expansion:
+    """One message on its way to all destinations of its recipient."""
+
+    def __init__(
+        self,
+        site: Site,
+        message: Message,
+        envelope: Envelope,
+        ident: str,
+        fence: Callable[[], bool],
+        deliver: Deliver,
+        tell: Tell,
+    ) -> None:
+        self._site = site
+        self._message = message
+        self._envelope = envelope
+        self._fence = fence
+        self._deliver = deliver
+        self._tell = tell
+        self._job = Job(message, envelope, _NOWHERE, ident, site.means)
+        self._done = set(ledger.already_done(self._job))
+        self._noted = time.monotonic()
+        self._late = False
+        self._worst = SAVED
+        self._complaints: dict[str, list[tuple[Destination, Status]]] = {}
+
+    def carry_out(self, destinations: Sequence[Destination]) -> Status:
+        """Deliver to all; the worst status. Never raises."""
+        several = len(destinations) > 1
+        envelope = self._envelope
+        if several:
+            self._envelope = replace(envelope, notify=without_success(envelope.notify))
+        for part in _parts(d for d in destinations if d.key not in self._done):
+            for destination, status in self._carry_out(part):
+                self._count(destination, status)
+            if time.monotonic() - self._noted > EVERY:
+                self._note()
+        self._complain()
+        if not self._worst.ok:
+            self._note()
+            return self._worst
+        if several:
+            ident = envelope.queue_id or self._job.ident
+            confirm_expanded(self._site, self._message, envelope, ident)
+        return Status(250, "2.0.0", f"Delivered to {len(destinations)}")
+
+    def _count(self, destination: Destination, status: Status) -> None:
+        self._late = self._late or status == TOO_SLOW
         if status.ok:
-            done.add(target)
-        worst = max(worst, status, key=_badness)
-    if not worst.ok:
-        ledger.write(job, done)
-    if several and worst.ok:
-        confirm_expanded(site, message, envelope, envelope.queue_id or "-")
-    return worst if not worst.ok else Status(250, "2.0.0", f"Delivered to {len(targets)}")
+            self._done.add(destination.key)
+        elif not status.temporary and destination.sender is not None:
+            self._complaints.setdefault(destination.sender, []).append((destination, status))
+        else:
+            self._worst = max(self._worst, status, key=_badness)
+
+    def _note(self) -> None:
+        ledger.write(self._job, self._done)
+        self._noted = time.monotonic()
+
+    def _carry_out(self, part: Part) -> Iterator[tuple[Destination, Status]]:
+        """Do it; what became of each destination. Never raises."""
+        if part.kind == "user":
+            [destination] = part.destinations
+            yield destination, self._to_user(destination)
+            return
+        for destination, done in self._guarded(part):
+            about = self._about(destination)
+            self._tell(self._message, about, done)
+            e = self._envelope
+            confirm(self._site, self._message, e, done, e.queue_id or self._job.ident)
+            yield destination, done.status
+
+    def _about(self, destination: Destination) -> Envelope:
+        """The envelope of a destination."""
+        e, is_address = self._envelope, destination.kind in _ADDRESSES
+        return replace(
+            e,
+            sender=e.sender and (destination.sender or e.sender),
+            recipient=destination.name if is_address else e.recipient,
+            original=e.original or e.recipient,
+        )
+
+    def _to_user(self, destination: Destination) -> Status:
+        about = self._about(destination)
+        try:
+            self._in_time()
+            assert destination.user is not None
+            return self._deliver(self._message, about, destination.user, self._fence)
+        except Exception as error:  # one destination is no reason to fail the others (P7)
+            done = failed(error, destination.name)
+            self._tell(self._message, about, done)
+            return done.status
+
+    def _in_time(self) -> None:
+        if self._late:  # the fence will not open again: no work for nothing
+            raise TempFail(TOO_SLOW, "the deadline passed before its turn")
+
+    def _guarded(self, part: Part) -> list[tuple[Destination, Done]]:
+        try:
+            self._in_time()
+            return _HOW[part.kind](self, part)
+        except Exception as error:  # one destination is no reason to fail the others (P7)
+            return [(d, failed(error, d.name)) for d in part.destinations]
+
+    # --- what is no user -------------------------------------------------------------------
+
+    def _send(self, part: Part) -> list[tuple[Destination, Done]]:
+        """Send the message to addresses: each has a status of its own."""
+        targets = {d.name: d for d in part.destinations}
+        sender = self._about(part.destinations[0]).sender
+        job = replace(self._job, envelope=replace(self._envelope, sender=sender))
+        transaction = forward.prepare(job, Action("forward", targets=tuple(targets)))
+        if not self._fence():
+            transaction.abort()
+            raise TempFail(TOO_SLOW, "the deadline passed before the message was sent")
+        transaction.commit()
+        refused: dict[str, MailError] = {}
+        sent = Done(SAVED, "forwarded", (transaction.where,), relay=transaction.relay)
+        return [
+            (d, failed(refused[name], name) if name in refused else _named(sent, name))
+            for name, d in targets.items()
+        ]
+
+    def _act(self, part: Part) -> list[tuple[Destination, Done]]:
+        """Run a program, write to a file, or drop the message: as a rule of the site does."""
+        [destination] = part.destinations
+        done = execute(
+            Plan((_ACTIONS[part.kind](destination.name),)),
+            self._message,
+            self._about(destination),
+            _NOWHERE,
+            means=self._job.means,
+            ident=self._job.ident,
+            fence=self._fence,
+        )
+        return [(destination, done)]
+
+    def _refuse(self, part: Part) -> list[tuple[Destination, Done]]:
+        [destination] = part.destinations
+        status = destination.status or INTERNAL
+        outcome = "deferred" if status.temporary else "rejected"
+        return [(destination, Done(status, outcome, trouble=destination.why))]
+
+    # --- what the owner of a list is told --------------------------------------------------
+
+    def _complain(self) -> None:
+        """Tell the owners of lists who cannot have the message; the sender, if that fails."""
+        for owner, refused in self._complaints.items():
+            try:
+                self._tell_owner(owner, refused)
+                self._done.update(destination.key for destination, _ in refused)
+            except Exception as error:
+                told = isinstance(error, MailError | OSError | ValueError)
+                log.warning("<%s>: could not be told: %s", owner, error, exc_info=not told)
+                self._worst = max([self._worst, *(status for _, status in refused)], key=_badness)
+
+    def _tell_owner(self, owner: str, refused: Sequence[tuple[Destination, Status]]) -> None:
+        from mdaflow.deliver import send
+        from mdaflow.mail import letter
+
+        if not self._envelope.sender:  # a report about a report would go round (RFC 5321, 4.5.5)
+            return
+        means, about = self._job.means, self._envelope
+        lines = [f"    {d.name}: {status}" for d, status in refused[:MAX_TOLD]]
+        more = len(refused) - len(lines)
+        text = letter.compose(
+            sender=f"MAILER-DAEMON@{means.hostname}",
+            recipient=owner,
+            subject=f"Could not be delivered: {about.recipient}",
+            text=_COMPLAINT.format(
+                list=about.recipient,
+                sender=about.sender,
+                lines="\n".join(lines) + (f"\n    and {more} more" if more else ""),
+            ),
+            date=time.time(),
+            message_id=send.message_id(self._job),
+            fields={"Auto-Submitted": "auto-generated (list)"},
+        )
+        send.prepare(means, "", (owner,), [text], send.LETTER).commit()
+
+
+def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:
+    """What is done at once: addresses with one sender together, all else for itself."""
+    together: dict[tuple[str, str | None], list[Destination]] = {}
+    for destination in destinations:
+        if destination.kind not in _SENT:
+            yield Part(destination.kind, (destination,))
+            continue
+        group = together.setdefault((destination.kind, destination.sender), [])
+        group.append(destination)
+        if len(group) == AT_ONCE:
+            yield Part(destination.kind, tuple(group))
+            group.clear()
+    yield from (Part(kind, group) for (kind, _), group in together.items() if group)
+
+
+def _named(sent: Done, name: str) -> Done:
+    """What became of one of several addresses."""
+    return replace(sent, places=(f"smtp {name}",))
 
 
 def _badness(status: Status) -> int:
@@ -72,39 +273,38 @@ def _badness(status: Status) -> int:
     return 0 if status.ok else 2 if status.temporary else 1
 
 
-def _deliver_to(
-    site: Site,
-    message: Message,
-    envelope: Envelope,
-    target: str,
-    fence: Callable[[], bool],
-    deliver: Deliver,
-    tell: Tell,
-    *,
-    late: bool,
-) -> Status:
-    about = replace(envelope, recipient=target, original=envelope.original or envelope.recipient)
-    try:
-        if late:  # the fence will not open again: no work for nothing
-            raise TempFail(TOO_SLOW, "the deadline passed before its turn")
-        user = find(site.users, target)
-        if user is not None:
-            return deliver(message, about, user, fence)
-        done = _send(site, message, envelope, target, fence)
-    except Exception as error:  # one target is no reason to fail the others (P7)
-        done = failed(error, target)
-    tell(message, about, done)
-    confirm(site, message, envelope, done, envelope.queue_id or "-")
-    return done.status
+def _program(command: str) -> Action:
+    options = (("from_line", 1.0),)  # programs of aliases expect an mbox, as vacation(1) does
+    return Action("pipe", owner="site", targets=words(command), options=options)
 
 
-def _send(
-    site: Site, message: Message, envelope: Envelope, target: str, fence: Callable[[], bool]
-) -> Done:
-    job = Job(message, envelope, _NOWHERE, "-", site.means)
-    transaction = forward.prepare(job, Action("forward", targets=(target,)))
-    if not fence():
-        transaction.abort()
-        raise TempFail(TOO_SLOW, "the deadline passed before the message was sent")
-    transaction.commit()
-    return Done(SAVED, "forwarded", (transaction.where,), relay=transaction.relay)
+def _file(path: str) -> Action:
+    folder = f"maildir:{path.rstrip('/')}" if path.endswith("/") else f"mbox:{path}"
+    return Action("deliver", folder, owner="site")
+
+
+_ACTIONS: dict[str, Callable[[str], Action]] = {
+    "program": _program,
+    "file": _file,
+    "nothing": lambda _: Action("discard", owner="site"),
+}
+"""Destinations that are carried out as rules of the site are."""
+
+_HOW: dict[str, Callable[[Expansion, Part], list[tuple[Destination, Done]]]] = {
+    "address": Expansion._send,
+    "relay": Expansion._send,
+    "refused": Expansion._refuse,
+    **dict.fromkeys(_ACTIONS, Expansion._act),
+}
+"""The kind of a destination that is no user -> how it is carried out."""
+
+MAX_TOLD = 100
+"""Addresses in a letter to the owner of a list."""
+_COMPLAINT = """\
+A message from <{sender}> to the list {list} could not be delivered to these members, and never will
+be as things are:
+
+{lines}
+
+All others have it. Please take them off the list, or mend their addresses.
+"""

@@ -168,6 +168,23 @@ def _below(match: re.Match[str], _: str) -> str:
     return match[0]
 
 
+def _below_or_none(match: re.Match[str], folder: str) -> str:
+    return _below(match, folder) if match[0] else ""
+
+
+def _table(match: re.Match[str], folder: str) -> str:
+    kind, path = match.groups()
+    return f"{kind or 'aliases'}:{os.path.normpath(os.path.join(folder, path))}"
+
+
+def _recipient(match: re.Match[str], _: str) -> str:
+    from mdaflow.mail.letter import is_address
+
+    if match[0] and not is_address(match[0] if "@" in match[0] else f"{match[0]}@x"):
+        raise ValueError
+    return match[0]
+
+
 def _below_or_in_spool(match: re.Match[str], folder: str) -> str:
     """As `_below`, but the last group, an absolute path, may be there instead."""
     *below, spool = match.groups("")
@@ -206,6 +223,9 @@ _TIMES = {
 
 KINDS: dict[str, Kind] = {
     "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
+    "below_or_none": _text(
+        "a path below the user's folder, without '..', or nothing", r"(.*)", _below_or_none
+    ),
     "count": _whole(1, 1_000_000),
     "delimiter": _text("some of the characters -+=_.!#%&*^~", r"[-+=_.!#%&*^~]{0,12}"),
     "file": _text(
@@ -253,11 +273,17 @@ KINDS: dict[str, Kind] = {
         "a size up to 1024G, such as 500M or 1G, or empty", _SIZES, 0, 1 << 40, int, empty=True
     ),
     "quota_messages": _whole(0, 1_000_000_000),
+    "recipient": _text("an address, a user, or nothing", r"\S*", _recipient),
     "reserve": _measure("a size from 0 to 1024G, such as 64M", _SIZES, 0, 1 << 40, int),
     "seconds": _measure(
         "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float
     ),
     "size": _measure("a size up to 1024G, such as 512K or 50M", _SIZES, 1, 1 << 40, int),
+    "table": _text(
+        "the path of a file, alone or behind aliases:, virtual: or regexp:",
+        r"(?:(aliases|virtual|regexp):)?([^~].*)",
+        _table,
+    ),
     "threads": _whole(1, 256),
     "uid": _whole(1, (1 << 32) - 2),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),

@@ -28,7 +28,7 @@ from mdaflow.errors import (
     TempFail,
 )
 from mdaflow.mail.address import without_detail
-from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -36,10 +36,11 @@ from mdaflow.route.users import User
 from .build import Site, accounts_of
 from .carry import Carried, carry_out
 from .decide import find_user
-from .expand import deliver_to_all
+from .expand import Expansion
 from .failure import failed
 from .log import about, bracketed, delivery
 from .receipts import confirm
+from .routing import route, whose_turn
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
@@ -145,16 +146,21 @@ class Courier:
         self._site = site
         self._accounts = accounts_of(site)
 
-    def check(self, recipient: str) -> Status:
-        """May this recipient have mail? Never raises."""
-        try:
-            if self._site.aliases.expand(recipient) == (recipient,):
-                self._check_room(find_user(self._site, recipient))
-        except MailError as error:
-            level = logging.WARNING if error.status.temporary else logging.INFO
-            log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), error)
-            return error.status
-        return RECIPIENT_OK
+    def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
+        """May this recipient have mail from there? Never raises."""
+        routed = route(self._site, recipient, sender, client)
+        status, why = RECIPIENT_OK, ""
+        if routed.refusal is not None:
+            status, why = routed.refusal.status or INTERNAL, routed.refusal.why
+        elif routed.user is not None:
+            try:
+                self._check_room(routed.user)
+            except MailError as error:
+                status, why = error.status, str(error)
+        if not status.ok:
+            level = logging.WARNING if status.temporary else logging.INFO
+            log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), why)
+        return status
 
     def _check_room(self, user: User) -> None:
         """Raise when a quota leaves no room. Raises TempFail, PermFail."""
@@ -164,26 +170,33 @@ class Courier:
             self._site.identities.check_room(self._site, user)
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
-        """Deliver to one recipient, or to all that it is an alias for. Never raises."""
+        """Deliver to one recipient, or to all that it stands for. Never raises."""
         site = self._site
-        try:
-            targets = site.aliases.expand(envelope.recipient)
-        except TempFail as error:
-            log.warning("%s: %s", bracketed(envelope.recipient), error)
-            return error.status
-        if targets == (envelope.recipient,):
-            return deliver_message(site, message, envelope, fence)
+        routed = route(site, envelope.recipient, envelope.sender, envelope.client)
+        if routed.user is not None:
+            return deliver_message(site, message, envelope, fence, routed.user)
         if _delivered_before(site, message, envelope):
             return _BEFORE.status
-        return deliver_to_all(site, targets, message, envelope, fence, self._deliver_to, _tell)
+        if came_back(message, _whose(site, envelope), site.key):
+            return self._refuse(message, envelope, PermFail(LOOP))
+        if routed.refusal is not None:  # it was accepted: who is gone since may come back (P4)
+            status, why = routed.refusal.status or INTERNAL, routed.refusal.why
+            return self._refuse(message, envelope, TempFail(_for_now(status), f"{why} any more"))
+        way = Expansion(site, message, envelope, _ident(), fence, self._deliver_to, _tell)
+        return way.carry_out(routed.destinations)
+
+    def _refuse(self, message: Message, envelope: Envelope, error: MailError) -> Status:
+        done = failed(error, envelope.recipient)
+        _tell(message, envelope, done)
+        return done.status
 
     def whose(self, recipient: str) -> str:
         """Whose turn it is: an address without its detail, or an alias with all its targets."""
-        whose = self._site.aliases.only(recipient).lower()
+        whose = whose_turn(self._site.router, recipient)
         local, at, domain = whose.rpartition("@")
         if at and any(source.knows(domain) for source in self._accounts):
-            whose = local  # an account is the same in all of their domains
-        return without_detail(whose, self._site.config.recipient_delimiter)
+            return local  # an account is the same in all of their domains
+        return whose
 
     def unconfirmed(self, message: Message, envelope: Envelope) -> None:
         """This was delivered, but its peer may not know: it may come again."""
@@ -193,6 +206,10 @@ class Courier:
         self, message: Message, envelope: Envelope, user: User, fence: Callable[[], bool]
     ) -> Status:
         return deliver_message(self._site, message, envelope, fence, user)
+
+
+def _for_now(status: Status) -> Status:
+    return status if status.temporary else INTERNAL
 
 
 def _tell(message: Message, envelope: Envelope, done: Done) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
 from mdaflow.engine.run import Stage
 from mdaflow.errors import ConfigError, TempFail, from_oserror
@@ -89,15 +90,17 @@ def powers_of_users(granted: Collection[str], denied: Collection[str]) -> tuple[
 
 
 class UserRules:
-    """The compiled rules of users, by path."""
+    """The compiled rules of users, by path. `compiled` is the compiler of their language."""
 
     def __init__(
         self,
         store: Store,
         powers: Collection[str] = USER_ACTIONS,
         limits: Limits = DEFAULTS,
+        compiled: Callable[..., ir.Program] | None = None,
     ) -> None:
         self._store = store
+        self._compiled = compiled or _compiled
         self._limits = limits
         self.powers = powers
         self._kept: Cache[Stage | None] = Cache(MAX_KEPT, MAX_TEXT)
@@ -105,9 +108,16 @@ class UserRules:
         """Users without rules, of whom no version is kept."""
 
     def stage(
-        self, path: str, tell: Callable[[str], object] = log.warning, *, home: str = ""
+        self,
+        path: str,
+        tell: Callable[[str], object] = log.warning,
+        *,
+        home: str = "",
+        **about: str,
     ) -> Stage | None:
         """The rules in a file of the user whose folder is `home`; None when there are none to run.
+
+        `about` goes to the compiler: what it has to know of the user.
 
         What is wrong with a new version of the file is told once. Raises TempFail when the
         file is there and cannot be read now.
@@ -115,7 +125,8 @@ class UserRules:
         home = home or os.path.dirname(path)
         try:
             os.lstat(path)  # most users have none
-            return self._kept.get(path, lambda: self._make(path, home, tell))
+            key = " ".join((path, *about.values()))
+            return self._kept.get(key, lambda: self._make(path, home, tell, about))
         except (FileNotFoundError, NotADirectoryError):
             self._forget(path)
             return None
@@ -133,7 +144,9 @@ class UserRules:
                 self._absent.clear()
             self._absent.add(path)
 
-    def _make(self, path: str, home: str, tell: Callable[[str], object]) -> Made[Stage | None]:
+    def _make(
+        self, path: str, home: str, tell: Callable[[str], object], about: Mapping[str, str]
+    ) -> Made[Stage | None]:
         reading = Reading(self._limits.file, home=home)
         try:
             text = reading(path)
@@ -145,9 +158,9 @@ class UserRules:
         versions = reading.versions
         self._absent.discard(path)
         try:
-            program = compile_rules(text, path, self.powers, reading, self._limits)
+            program = self._compiled(text, path, self.powers, reading, self._limits, **about)
         except SourceError as error:
-            last = self._last_good(path, error, tell)
+            last = self._last_good(path, error, tell, about)
             return Made(last and Stage(last), versions, sum(reading.sizes.values()))
         lists = _lists(program)  # these are read again by themselves
         files = {name: size for name, size in reading.sizes.items() if name not in lists}
@@ -168,15 +181,19 @@ class UserRules:
             log.warning("the good version of %s cannot be kept: %s", path, error)
 
     def _last_good(
-        self, path: str, error: SourceError, tell: Callable[[str], object]
+        self,
+        path: str,
+        error: SourceError,
+        tell: Callable[[str], object],
+        about: Mapping[str, str],
     ) -> ir.Program | None:
-        program = self._load(path)
+        program = self._load(path, about)
         said = "its last good version stays in force" if program else "mail goes to the inbox"
         more = len(error.problems) - 1
         tell(f"{error.problems[0]}{f' (and {more} more)' if more else ''}; {said}")
         return program
 
-    def _load(self, path: str) -> ir.Program | None:
+    def _load(self, path: str, about: Mapping[str, str]) -> ir.Program | None:
         """The last good version; none, too, when users may not do any more what it does."""
         try:
             kept = self._store.get(_key(path))
@@ -192,8 +209,12 @@ class UserRules:
             return read.get(name, b"")  # what was not kept is a list
 
         with suppress(KeyError, SourceError):
-            return compile_rules(read[path], path, self.powers, reader, self._limits)
+            return self._compiled(read[path], path, self.powers, reader, self._limits, **about)
         return None
+
+
+def _compiled(*what: Any) -> ir.Program:
+    return compile_rules(*what)
 
 
 def _key(path: str) -> str:

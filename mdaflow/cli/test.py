@@ -33,6 +33,7 @@ from mdaflow import (
 from mdaflow.app.build import myself
 from mdaflow.app.caller import settle, user_of
 from mdaflow.app.deputies import Task, run_all
+from mdaflow.app.routing import route
 
 from . import EX_DATAERR, EX_TEMPFAIL, exit_code
 from .common import (
@@ -146,7 +147,7 @@ def _try(trial: _Trial, recipient: str) -> int:
     broken = False
     programs = [*here.before, *tried, *here.after]
     if not tried:
-        programs, broken = _installed(here, whose)
+        programs, broken = _installed(here, whose, recipient)
     about = envelope(_sender(trial.sender, mail), recipient, trial.original)
     decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline)
     say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient))
@@ -176,13 +177,16 @@ def _given(facts: Sequence[str]) -> Given:
 
 
 def _expanded(here: Site, recipients: Sequence[str]) -> list[str]:
-    """All that the recipients stand for, by the site's aliases."""
+    """All users that the recipients stand for, by the site's aliases; all else is only told."""
     found: dict[str, None] = {}
     for recipient in recipients:
-        targets = here.aliases.expand(recipient)
-        if targets != (recipient,):
-            say(f"<{recipient}> is an alias for {', '.join(targets)}", err=True)
-        found.update(dict.fromkeys(targets))
+        destinations = route(here, recipient).destinations
+        named = [d for d in destinations if d.where]
+        if named:
+            said = ", ".join(d.name or d.kind for d in named)
+            say(f"<{recipient}> is an alias for {said}", err=True)
+        users = [d.name for d in named if d.kind == "user"]
+        found.update(dict.fromkeys(users if named else [recipient]))
     return list(found)
 
 
@@ -216,13 +220,13 @@ def _decide(
 # rules
 
 
-def _installed(here: Site, whose: User) -> tuple[list[Stage], bool]:
+def _installed(here: Site, whose: User, recipient: str) -> tuple[list[Stage], bool]:
     """The rules that a server runs, and whether the user's file is not among them.
 
     What is wrong with it is shown then, and what a server does instead.
     """
     told: list[str] = []
-    stages = stages_for(here, whose, told.append)
+    stages = stages_for(here, whose, told.append, recipient)
     if not told:
         return stages, False
     try:
@@ -232,7 +236,7 @@ def _installed(here: Site, whose: User) -> tuple[list[Stage], bool]:
     except click.ClickException:
         pass  # that is what was told
     if os.access(os.path.join(here.config.state, "state.sqlite"), os.R_OK | os.W_OK):
-        stages = stages_for(site_of(here.config, kept=True), whose, told.append)
+        stages = stages_for(site_of(here.config, kept=True), whose, told.append, recipient)
     outcome = told[-1].rpartition("; ")[2]
     click.echo(f"mdaflow: {outcome}{_UNSEEN * _is_hidden(here.config.state)}", err=True)
     return stages, True

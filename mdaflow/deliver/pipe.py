@@ -28,6 +28,7 @@ from mdaflow.mail.trace import stored, trace_fields
 
 from .job import Job
 from .mailbox import Prepared, temporary_failures
+from .mboxrd import separator
 from .program import Ended, clean_environment, find, run_program
 from .quarantine import component
 
@@ -82,6 +83,8 @@ class _Pipe:
     def _run(self) -> Ended:
         job, action = self._job, self._action
         trace = trace_fields(job.envelope, job.means.hostname, job.ident)
+        if action.option("from_line"):
+            trace = separator(job.envelope.sender, job.envelope.received) + trace
         return run_program(
             action.targets,
             stored(action.message or job.message, trace),

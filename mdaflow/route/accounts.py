@@ -118,6 +118,13 @@ class SystemUsers:
         """Have accounts mail in this domain, in lower case?"""
         return not self.domains or domain in self.domains
 
+    def has_domain(self, domain: str) -> bool:
+        """Is it one of those that were named?"""
+        return domain in self.domains
+
+    def __str__(self) -> str:
+        return "accounts"
+
     def all(self) -> Iterator[User]:
         """All accounts that can be listed, in no order."""
         for entry in pwd.getpwall():

@@ -1,87 +1,284 @@
-"""Recipients that stand for others, as in aliases(5).
+"""Tables of recipients that stand for others, in three formats.
 
-A name with a domain is one address; without one it is that local part in every domain of ours.
-Names are compared without regard to case, also without the detail of a subaddress. A target
-without a domain is in the domain of the recipient. A name among its own targets stands for the
-user of that name: so an alias can add a reader. Expansion is bounded in depth and in number; a
-loop of several names is a mistake of the site, and puts the mail off.
+`aliases` is aliases(5) as sendmail, Postfix and Exim read it: `name: targets`. `virtual` is
+virtual(5) of Postfix: `pattern targets`, addresses only, where `@domain` is whatever else comes in
+that domain. `regexp` is a line `/pattern/flags targets` each, asked from top to bottom (RE2; with
+the flag `i` case counts); `$1` and `${1}` in a target are what a group matched, and
+then only an address can come of it.
+
+In all of them `#` begins a comment line, and a line that begins with a blank continues the one
+before. A name without a domain is a local part in every domain of ours, one with a domain is that
+address. Names are compared without regard to case. Of a name that is there twice the first counts.
+
+Targets are read when they are asked for; what is wrong in them is found when the table is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from mdaflow.errors import Status, TempFail
+from mdaflow.errors import ConfigError
 from mdaflow.mail.address import split_local
+from mdaflow.mail.targets import Target, TargetError, parse_targets
 
-MAX_DEPTH = 10
-MAX_TARGETS = 10_000
-"""Recipients that one may stand for (P35)."""
-TOO_MANY = Status(451, "4.3.0", "Alias expansion too large")
+from .tables import MAX_PROBLEMS
 
-
-class Aliases:
-    """The aliases of a site: name -> targets."""
-
-    def __init__(self, table: Mapping[str, Sequence[str]], delimiters: str = "+") -> None:
-        self._table = {name.casefold(): tuple(targets) for name, targets in table.items()}
-        self._delimiters = delimiters
-
-    def expand(self, recipient: str) -> tuple[str, ...]:
-        """Whom a recipient stands for: addresses, each once; itself when it is no alias.
-
-        Raises TempFail when that would be too many, or too deep.
-        """
-        if self._find(recipient)[0] is None:  # as almost all
-            return (recipient,)
-        found: dict[str, None] = {}
-        expanded: set[str] = set()
-        level = [recipient]
-        for _ in range(MAX_DEPTH + 1):
-            below = (target for r in level for target in self._step(r, found, expanded))
-            level = list(dict.fromkeys(below))
-            if len(found) + len(level) > MAX_TARGETS:
-                raise TempFail(TOO_MANY, f"{recipient} stands for more than {MAX_TARGETS} others")
-        if level or not found:
-            raise TempFail(TOO_MANY, f"the aliases of {recipient} are too deep, or a loop")
-        return tuple(found)
-
-    def only(self, recipient: str) -> str:
-        """The one address that a recipient stands for; who stands for none or for several, stands
-        for itself. Cheap, and never raises."""
-        for _ in range(MAX_DEPTH):
-            _, targets = self._find(recipient)
-            if len(targets) != 1:
-                break
-            recipient = _whole(targets[0], recipient)
-        return recipient
-
-    def _step(self, recipient: str, found: dict[str, None], expanded: set[str]) -> list[str]:
-        """The targets of a recipient; none of who is no alias, and so was found."""
-        name, targets = self._find(recipient)
-        if name is None:
-            found[recipient] = None
-        if recipient in expanded:
-            return []
-        expanded.add(recipient)
-        whole = [_whole(target, recipient) for target in targets]
-        itself = [target for target in whole if self._find(target)[0] == name]
-        found.update(dict.fromkeys(itself))
-        return [target for target in whole if target not in itself]
-
-    def _find(self, recipient: str) -> tuple[str | None, tuple[str, ...]]:
-        if not self._table:
-            return None, ()
-        folded = recipient.casefold()
-        local, at, domain = folded.rpartition("@") if "@" in folded else (folded, "", "")
-        user, _ = split_local(local, self._delimiters)
-        for name in (f"{local}{at}{domain}", f"{user}{at}{domain}", local, user):
-            if name in self._table:
-                return name, self._table[name]
-        return None, ()
+_PLAIN = re.compile(r"[\w.+=-]+(?:@[\w.-]+)?(?:,[ \t]*[\w.+=-]+(?:@[\w.-]+)?)*", re.ASCII)
+"""Targets that need no looking at: almost all lines of almost all tables."""
+_ALIAS = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^":#\s][^":]*?))[ \t]*:(.*)', re.DOTALL)
+_VIRTUAL = re.compile(r'("(?:[^"\\]|\\.)*"(?:@\S+)?|\S+)[ \t]+(.*)', re.DOTALL)
+_REGEXP = re.compile(r"(.)((?:\\.|(?!\1).)*)\1([a-z]*)[ \t]+(.*)", re.DOTALL)
+_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_GROUP = re.compile(r"\$(?:(\$)|([0-9]+)|\{([0-9]+)\}|\(([0-9]+)\))")
 
 
-def _whole(target: str, recipient: str) -> str:
-    """A target with a domain: its own, else that of the recipient."""
-    _, at, domain = recipient.rpartition("@")
-    return target if "@" in target or not at else f"{target}@{domain}"
+class Alias(NamedTuple):
+    """What stands in a table: a name, and where."""
+
+    name: str
+    text: str
+    """Its targets, as they are written."""
+    where: str
+    """File and line."""
+    kind: str
+    match: Any = None
+    """Of a regular expression that has matched."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What it stands for."""
+        found = _parsed(self.text)
+        if self.match is None:
+            return found
+        return tuple(target._replace(value=_filled(target.value, self.match)) for target in found)
+
+
+@lru_cache(4096)
+def _parsed(text: str) -> tuple[Target, ...]:
+    return parse_targets(text)
+
+
+def _filled(text: str, match: Any) -> str:
+    def fill(found: re.Match[str]) -> str:
+        dollar, *numbers = found.groups()
+        return "$" if dollar else match.group(int(next(filter(None, numbers)))) or ""
+
+    return _GROUP.sub(fill, text)
+
+
+@dataclass(slots=True)
+class AliasTable:
+    """The aliases of one file."""
+
+    path: str
+    kind: str
+    names: dict[str, tuple[int | str, str]] = field(default_factory=dict)
+    """Names, folded -> line, or file and line, and targets."""
+    patterns: list[tuple[Any, int, str]] = field(default_factory=list)
+    """Regular expressions -> line and targets."""
+    shadowed: list[tuple[int, str]] = field(default_factory=list)
+    """Lines that nothing reaches, and why."""
+
+    def find(self, keys: Iterable[str], address: str) -> Alias | None:
+        """The alias of the first key that is there, or of the first expression that matches an
+        address; all folded."""
+        names = self.names
+        for key in keys:
+            if key in names:
+                line, text = names[key]
+                return Alias(key, text, self.where(line), self.kind)
+        for pattern, line, text in self.patterns:
+            match = pattern.search(address)
+            if match is not None:
+                return Alias(f"/{pattern.pattern}/", text, self.where(line), self.kind, match)
+        return None
+
+    def all(self) -> Iterator[Alias]:
+        """Everything that stands in it."""
+        for name, (line, text) in self.names.items():
+            yield Alias(name, text, self.where(line), self.kind)
+        for pattern, line, text in self.patterns:
+            yield Alias(f"/{pattern.pattern}/", text, self.where(line), self.kind)
+
+    def where(self, line: int | str) -> str:
+        """File and line of what stands in a line."""
+        return line if isinstance(line, str) else f"{self.path}:{line}"
+
+
+def keys_of(local: str, domain: str, delimiters: str, *, ours: bool) -> tuple[str, ...]:
+    """The names by which an address is looked up, folded and without quotes, in their order."""
+    local = local.casefold()
+    if local[:1] == '"':
+        local = _PAIR.sub(r"\1", local[1:-1])
+    user, detail = split_local(local, delimiters)
+    whole = f"{local}@{domain}"
+    if not detail and user == local:
+        return (whole, local) if ours else (whole,)
+    addresses = whole, f"{user}@{domain}"
+    return (*addresses, local, user) if ours else addresses
+
+
+class _Reader:
+    """One file on its way into a table."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self.table = AliasTable(path, kind)
+        self.problems: list[str] = []
+
+    def problem(self, line: int, text: str) -> None:
+        self.problems.append(f"{self.table.path}:{line}: {text}")
+
+    def add(self, line: int, name: str, text: str) -> None:
+        key, names = name.casefold(), self.table.names
+        if key in names:
+            self.table.shadowed.append((line, f"{name} stands in line {names[key][0]} already"))
+        elif self.good(line, text):
+            names[key] = line, text
+
+    def good(self, line: int, text: str) -> bool:
+        if _PLAIN.fullmatch(text):
+            return True
+        try:
+            targets = parse_targets(text)
+        except TargetError as error:
+            at = line + text.count("\n", 0, error.start)
+            self.problem(at, str(error))
+            return False
+        wrong = next((t for t in targets if not _may(self.table.kind, t)), None)
+        if wrong is not None:
+            self.problem(line, f"{wrong}: only whole addresses and names here")
+        elif not targets:
+            self.problem(line, "no targets")
+        return wrong is None and bool(targets)
+
+
+def _may(kind: str, target: Target) -> bool:
+    if kind != "virtual" and target.value.startswith("@"):
+        return False
+    if kind == "aliases":
+        return True
+    return target.kind in ("address", "fail", "defer", "nothing")
+
+
+def _aliases(reader: _Reader, line: int, said: str) -> None:
+    found = _ALIAS.fullmatch(said)
+    if found is None:
+        reader.problem(line, "this is no `name: targets`")
+        return
+    name = found[2] if found[1] is None else _PAIR.sub(r"\1", found[1])
+    reader.add(line, name, found[3].strip())
+
+
+def _virtual(reader: _Reader, line: int, said: str) -> None:
+    found = _VIRTUAL.fullmatch(said)
+    if found is None:
+        reader.problem(line, "this is no `address targets`")
+    elif found[1].endswith(":"):
+        reader.problem(line, "names end without a colon here: is this a file of `aliases`?")
+    else:
+        reader.add(line, found[1], found[2].strip())
+
+
+def _regexp(reader: _Reader, line: int, said: str) -> None:
+    found = _REGEXP.fullmatch(said)
+    if found is None or found[1].isalnum():
+        reader.problem(line, "this is no `/pattern/flags targets`")
+        return
+    _, source, flags, text = found.groups()
+    if flags.strip("i"):
+        reader.problem(line, f"the only flag is i, not {flags}")
+        return
+    import re2  # only who has such tables pays for it
+
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, 2 << 20
+    options.case_sensitive = "i" in flags  # as Postfix has it: the flag turns the folding off
+    try:
+        pattern = re2.compile(source, options)
+    except re2.error as error:
+        why = error.args[0]
+        told = why.decode("utf-8", "replace") if isinstance(why, bytes) else why
+        reader.problem(line, f"/{source}/: {told}")
+        return
+    numbers = [int(next(filter(None, n[1:]))) for n in _GROUP.findall(text) if any(n[1:])]
+    if max(numbers, default=0) > pattern.groups:
+        reader.problem(line, f"there is no group {max(numbers)} in /{source}/")
+    elif reader.good(line, _GROUP.sub("x", text)):
+        reader.table.patterns.append((pattern, line, text.strip()))
+
+
+FORMATS = {"aliases": _aliases, "virtual": _virtual, "regexp": _regexp}
+"""The formats of files -> who reads a line of one."""
+
+
+def parse_table(kind: str, text: bytes, path: str) -> AliasTable:
+    """The table of a file. Raises ConfigError with all that is wrong in it."""
+    reader, read = _Reader(path, kind), FORMATS[kind]
+    try:
+        decoded = text.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ConfigError((f"{path}: no UTF-8 at byte {error.start + 1}",)) from error
+    for line, said in logical_lines(decoded):
+        if len(reader.problems) >= MAX_PROBLEMS:
+            break
+        read(reader, line, said)
+    if reader.problems:
+        raise ConfigError(tuple(reader.problems))
+    return reader.table
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a table with their numbers, each with those that continue it.
+
+    Comments and empty lines may stand in between.
+    """
+    begun, parts = 0, [""]
+    for number, line in enumerate(text.split("\n"), 1):
+        bare = line.strip()
+        if not bare or bare[0] == "#":
+            continue
+        if line[0] in " \t" and begun:
+            parts += [""] * (number - begun - len(parts))  # so that lines can be counted
+            parts.append(bare)
+            continue
+        if begun:
+            yield begun, "\n".join(parts)
+        begun, parts = number, [bare]
+    if begun:
+        yield begun, "\n".join(parts)
+
+
+def parse_members(text: bytes, path: str) -> tuple[Target, ...]:
+    """The members of an `:include:`: addresses, and other lists. Raises ConfigError.
+
+    Whoever may write such a file may not for that run programs or write files.
+    """
+    try:
+        found = parse_targets(text.decode(), by_line=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError((f"{path}: no UTF-8 at byte {error.start + 1}",)) from error
+    except TargetError as error:
+        line = text.decode().count("\n", 0, error.start) + 1
+        raise ConfigError((f"{path}:{line}: {error}",)) from error
+    for target in found:
+        if target.kind not in ("address", "include", "user"):
+            line = text.decode().count("\n", 0, target.start) + 1
+            raise ConfigError((f"{path}:{line}: only addresses in an :include:",))
+    return found
+
+
+def of_rules(found: Iterable[tuple[str, Iterable[str], str]]) -> AliasTable:
+    """The table of the statements `alias` in rules: names, targets, and where they stand.
+
+    A name that is there twice stands for the targets of both.
+    """
+    table = AliasTable("the rules", "aliases")
+    for name, targets, where in found:
+        key = name.casefold()
+        first, before = table.names.get(key, (where, ""))
+        table.names[key] = first, ", ".join(filter(None, (before, *targets)))
+    return table

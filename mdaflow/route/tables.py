@@ -4,13 +4,15 @@ A table is read when it is first asked for, and again when its file has changed;
 once a second at most. What is wrong in a new version leaves the last good one in force, and the log
 says so. One thread reads, the others go on with what there was.
 
-A file counts when it and its folder are root's or ours, and nobody else can write to them (P52).
+A file counts when it and its folder are root's or ours, and nobody else can write to them (P52). A
+`shared` one may be anybody's, and of a group, but not everybody's.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
@@ -23,6 +25,8 @@ LOOK = 1.0
 """Seconds between two looks at a file."""
 MAX_TABLE = 256 << 20
 """Bytes of a file."""
+MAX_TABLES = 1000
+"""Files of one kind that are kept."""
 MAX_PROBLEMS = 100
 """Problems that are said of one file."""
 
@@ -35,14 +39,29 @@ class Table(Generic[T]):
     Never holds up whoever asks, but for the first time.
     """
 
-    def __init__(self, path: str, parse: Callable[[bytes, str], T]) -> None:
+    def __init__(
+        self, path: str, parse: Callable[[bytes, str], T], *, shared: bool = False
+    ) -> None:
         self.path = path
         self._parse = parse
+        self._shared = shared
         self._value: T | None = None
         self._versions: Versions = {}
         self._trouble = ""
         self._look_at = 0.0
         self._lock = Lock()
+
+    @classmethod
+    def fixed(cls, value: T) -> Table[T]:
+        """A table that stands in no file."""
+        table = cls("", lambda text, path: value)
+        table._value, table._look_at = value, float("inf")
+        return table
+
+    @property
+    def last(self) -> T | None:
+        """What was there when somebody looked; None if nobody has. Costs nothing."""
+        return self._value
 
     def get(self) -> T:
         """The last good version. Raises TempFail when there never was one."""
@@ -74,7 +93,7 @@ class Table(Generic[T]):
         return bool(seen) and all(version_of(path) == version for path, version in seen)
 
     def _read(self) -> None:
-        reading = Reading(MAX_TABLE)
+        reading = Reading(MAX_TABLE, shared=self._shared)
         try:
             text = reading(self.path)
             if len(text) > MAX_TABLE:
@@ -96,3 +115,22 @@ class Table(Generic[T]):
             if self._value is not None:
                 log.error("%s: its last good version stays in force", self.path)
         self._trouble = trouble
+
+
+class Tables(Generic[T]):
+    """Tables in files whose names stand in other tables, all read alike."""
+
+    def __init__(self, parse: Callable[[bytes, str], T], *, shared: bool = False) -> None:
+        self._parse = parse
+        self._shared = shared
+        self._kept: OrderedDict[str, Table[T]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, path: str) -> T:
+        """What the file says. Raises TempFail."""
+        with self._lock:
+            table = self._kept.pop(path, None) or Table(path, self._parse, shared=self._shared)
+            self._kept[path] = table
+            if len(self._kept) > MAX_TABLES:
+                self._kept.popitem(last=False)
+        return table.get()

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,6 +58,10 @@ class Users(Protocol):
         """The user that an address belongs to; None when there is none here. Raises TempFail when
         that cannot be told."""
 
+    def has_domain(self, domain: str) -> bool:
+        """Is this, in lower case, one of the domains whose users it knows by name? A source for any
+        domain has none. Raises TempFail."""
+
     def all(self) -> Iterator[User]:
         """All users that can be listed, in no order. Raises TempFail."""
 
@@ -91,6 +95,13 @@ class FolderUsers:
             )
         return None
 
+    def has_domain(self, domain: str) -> bool:
+        """Has the domain a folder?"""
+        return bool(_DOMAIN.fullmatch(domain)) and _is_folder(os.path.join(self.root, domain))
+
+    def __str__(self) -> str:
+        return f"folders {self.root}"
+
     def all(self) -> Iterator[User]:
         """All users that `find` can find, in no order. Raises TempFail."""
         for domain in _folders(self.root):
@@ -108,16 +119,6 @@ def spellings(local: str, delimiters: str) -> tuple[str, ...]:
     """What a local part may be called: as it is written, in lower case, then without detail."""
     user, _ = split_local(local, delimiters)
     return local, local.lower(), user, user.lower()
-
-
-def find(sources: Sequence[Users], address: str) -> User | None:
-    """The user in the first source that knows the address."""
-    return next(filter(None, _ask_all(sources, address)), None)
-
-
-def _ask_all(sources: Iterable[Users], address: str) -> Iterator[User | None]:
-    for source in sources:
-        yield source.find(address)
 
 
 def _is_folder(path: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ..app.log import bracketed
 from ..errors import SAVED, TOO_SLOW, Status
-from ..mail.envelope import Envelope
+from ..mail.envelope import NOBODY, Client, Envelope
 from ..mail.message import Message
 from .lane import Fence, Job, Lane
 from .slots import Slots
@@ -36,12 +36,15 @@ MAX_NOTES = 1000
 GRACE = 10.0
 """The last part of a deadline, in seconds: commits may end in it, but none begins."""
 
+_Asked = tuple[str, str, Client]
+"""What a check depends on: recipient, sender and client."""
+
 
 class Courier(Protocol):
     """Takes messages to recipients. All but `whose` block, and come from many threads at once."""
 
-    def check(self, recipient: str) -> Status:
-        """May this recipient have mail? 250 2.1.5, 550 5.1.1, 451 and so on."""
+    def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
+        """May this recipient have mail from there? 250 2.1.5, 550 5.1.1, 451 and so on."""
 
     def deliver(self, message: Message, envelope: Envelope, fence: Callable[[], bool]) -> Status:
         """Deliver to one recipient. False from `fence`, asked before each commit: too late."""
@@ -66,28 +69,28 @@ class Crew:
         self._deliveries = Lane(threads, slots)
         self._checks = Lane(CHECKERS)
         self._notes = Lane(1)
-        self._good: dict[str, tuple[float, Status]] = {}
+        self._good: dict[_Asked, tuple[float, Status]] = {}
 
     @property
     def busy(self) -> bool:
         """Some job has not ended, even if nobody waits for it any more."""
         return bool(self._deliveries or self._checks or self._notes)
 
-    def known(self, recipient: str) -> Status | None:
+    def known(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status | None:
         """What `check` said a moment ago, if that was good."""
-        until, status = self._good.get(recipient, (0.0, None))
+        until, status = self._good.get((recipient, sender, client), (0.0, None))
         return status if time.monotonic() < until else None
 
-    async def check(self, recipient: str) -> Status:
+    async def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
         """The courier's word on a recipient; a good one is remembered for a few seconds."""
-        courier = self._courier
+        courier, asked = self._courier, (recipient, sender, client)
         whose = courier.whose(recipient)  # whose checks hang shall not have all threads
-        job = Job(whose, recipient, lambda fence: courier.check(recipient), self._until())
+        job = Job(whose, recipient, lambda fence: courier.check(*asked), self._until())
         [status] = await self._run(self._checks, [job])
         if status.ok:
             if len(self._good) >= MAX_CHECKED:
                 self._good.clear()
-            self._good[recipient] = time.monotonic() + CHECK_FOR, status
+            self._good[asked] = time.monotonic() + CHECK_FOR, status
         return status
 
     async def deliver(self, message: Message, envelopes: Sequence[Envelope]) -> list[Status]:

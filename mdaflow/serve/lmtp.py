@@ -246,10 +246,11 @@ class Connection(Wire):
         if len(self._recipients) >= most or self._said > MAX_ADDRESSES:
             await self._refuse_recipient(FREE_USELESS)
             raise TempFail(reply.TOO_MANY_RECIPIENTS)
-        status = self._service.crew.known(recipient.address)
+        asked = recipient.address, self._sender.address, xforward.client(self._forwarded)
+        status = self._service.crew.known(*asked)
         if status is None:
             await self._flush()
-            status = await self._service.crew.check(recipient.address)
+            status = await self._service.crew.check(*asked)
         if status.ok:
             self._recipients.append(recipient)
         else:

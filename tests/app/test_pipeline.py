@@ -92,7 +92,7 @@ def test_separator_of_folders(site: MakeSite, tmp_path: Path) -> None:
     rules = 'also deliver to "lists.{subject}" also deliver to "a/b" if folder "lists.x" exists {}'
     here = site(user=rules)
     users = replace(here.users[0], mailbox="maildir:Maildir:SEPARATOR=.")
-    here = replace(here, users=(users,))
+    here.router.tables = here.router.tables._replace(users=(users,))
     message = Message(b"Subject: x.y\n\n")
     status = pipeline.deliver_message(here, message, Envelope("ann@example.com", "bob@example.org"))
     assert status.text.endswith("Saved to lists.x-y, INBOX")

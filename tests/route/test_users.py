@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mdaflow.errors import TempFail
-from mdaflow.route.users import FolderUsers, User, find
+from mdaflow.route.resolve import Router, Tables
+from mdaflow.route.users import FolderUsers, User
 
 USERS = ["example.org/bob", "example.org/Ann", "example.org/a+b", "example.org/jörg", "x/bob"]
 
@@ -106,7 +107,8 @@ def test_first_source(root: Path, tmp_path: Path) -> None:
     (tmp_path / "other/example.org/bob").mkdir(parents=True)
     (tmp_path / "other/example.org/carl").mkdir()
     sources = [FolderUsers(str(root), "a:"), FolderUsers(str(tmp_path / "other"), "b:")]
-    found = [find(sources, f"{name}@example.org") for name in ("bob", "carl", "dora")]
+    router = Router(Tables(sources))
+    found = [router.find_user(f"{name}@example.org") for name in ("bob", "carl", "dora")]
     assert [user and user.mailbox for user in found] == ["a:", "b:", None]
 
 
@@ -119,7 +121,7 @@ def test_tree_away(root: Path, tmp_path: Path) -> None:
     with pytest.raises(TempFail, match="not mounted"):
         away.find("bob@example.org")
     with pytest.raises(TempFail):
-        find([away, FolderUsers(str(root), "b:")], "bob@example.org")
+        Router(Tables([away, FolderUsers(str(root), "b:")])).find_user("bob@example.org")
     assert away.find("../bob@example.org") is None
 
 

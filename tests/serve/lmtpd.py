@@ -50,7 +50,7 @@ class FakeCourier:
         """Recipients whose client may not know that they have their mail."""
         self.go = threading.Event()
 
-    def check(self, recipient: str) -> Status:
+    def check(self, recipient: str, *_: object) -> Status:
         self.checked.append(recipient)
         match _local(recipient):
             case "unknown":

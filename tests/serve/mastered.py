@@ -45,7 +45,7 @@ class SpoolCourier:
         self._kept: list[bytearray] = []
         self._text = f"{os.getpid()} {os.getuid()} {config.hostname}"
 
-    def check(self, recipient: str) -> Status:
+    def check(self, recipient: str, *_: object) -> Status:
         return RECIPIENT_OK
 
     def whose(self, recipient: str) -> str:

@@ -175,7 +175,7 @@ class Diary:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def check(self, recipient: str) -> Status:
+    def check(self, recipient: str, *_: object) -> Status:
         return RECIPIENT_OK
 
     def whose(self, recipient: str) -> str:

@@ -1,0 +1,52 @@
+"""Where the mail for a recipient goes: what the site's tables make of an envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mdaflow.mail.address import without_detail
+from mdaflow.mail.envelope import NOBODY, Client
+from mdaflow.route.resolve import Destination, Router, Step
+from mdaflow.route.users import User
+
+from .build import Site
+
+
+class Routed(NamedTuple):
+    """What routing has found out."""
+
+    destinations: Sequence[Destination]
+
+    @property
+    def user(self) -> User | None:
+        """The user that the recipient is, without any alias."""
+        first = self.destinations[0]
+        return first.user if len(self.destinations) == 1 and not first.where else None
+
+    @property
+    def refusal(self) -> Destination | None:
+        """Why nobody can have the message: what may still work, before what never will."""
+        if any(found.status is None for found in self.destinations):
+            return None
+        return min(self.destinations, key=lambda d: not (d.status and d.status.temporary))
+
+
+def route(
+    site: Site,
+    recipient: str,
+    sender: str = "",
+    client: Client = NOBODY,
+    steps: list[Step] | None = None,
+) -> Routed:
+    """The destinations of a recipient, for mail from there. Never raises.
+
+    `steps` gets what was asked and answered.
+    """
+    return Routed(site.router.resolve(recipient, steps))
+
+
+def whose_turn(router: Router, recipient: str) -> str:
+    """Whose mail it probably is, by what is known without asking anybody: an address without its
+    detail, or the one that it is an alias for."""
+    return without_detail(router.only(recipient), router.delimiters).lower()

@@ -1,0 +1,196 @@
+r"""What an address stands for, as aliases(5) and .forward files write it.
+
+    ann, "ann smith"@example.org, \bob, "|/usr/bin/prog -x", /var/mail/archive, /srv/archive/,
+    :include:/etc/lists/staff, :fail: 5.2.1 Ann has left, :defer: moving, :blackhole:
+
+Items stand between commas; in files with an item a line, a line ends one, too. What a blank or a
+comma is part of stands in double quotes. This is what sendmail, Postfix and Exim have in common,
+with Exim's `:fail:`, `:defer:` and `:blackhole:`, whose text goes to the end. Programs are split
+into words here, or left to a shell where a shell is wanted, as Postfix does. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .letter import is_address
+
+MAX_ITEM = 4096
+"""Characters of an item."""
+
+_COMMENT = re.compile(r"^[ \t]*#[^\n]*", re.M)
+_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|<[^<>"]*>|[^,"])+', re.DOTALL)
+_LINES = re.compile(r'(?:"(?:[^"\\\n]|\\.)*"|<[^<>"\n]*>|[^,"\n])+', re.DOTALL)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"<>@]*)\s*<([^<>]*)>', re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_FOR_A_SHELL = re.compile(r"[;&|<>()$`*?\[\]{}~!#\n]|\A\s*(?:exec|cd|export|test|\[|\w+=)")
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s+|\Z)")
+
+
+class TargetError(ValueError):
+    """An item that is none, with its place in the text."""
+
+    def __init__(self, reason: str, start: int, end: int) -> None:
+        super().__init__(reason)
+        self.start, self.end = start, end
+
+
+class Target(NamedTuple):
+    """One item, and where it stands in the text."""
+
+    kind: str
+    """One of `KINDS`."""
+    value: str
+    """An address or a local part; a command; a path; a text for the sender."""
+    start: int = 0
+    end: int = 0
+
+    def __str__(self) -> str:
+        before, after = KINDS[self.kind]
+        return f"{before}{self.value}{after}"
+
+
+KINDS = {
+    "address": ("", ""),
+    "user": ("\\", ""),
+    "program": ('"|', '"'),
+    "file": ("", ""),
+    "include": (":include:", ""),
+    "fail": (":fail: ", ""),
+    "defer": (":defer: ", ""),
+    "nothing": (":blackhole:", ""),
+}
+"""The kinds of targets, and how they are written: what stands before and behind the value."""
+_WORDS = {":include:": "include", ":blackhole:": "nothing", ":fail:": "fail", ":defer:": "defer"}
+_ALONE = ("fail", "defer")
+
+
+def parse_targets(text: str, *, by_line: bool = False) -> tuple[Target, ...]:
+    """The items of a text. `by_line`: of a file, where a line ends an item and `#` begins one that
+    says nothing. Raises TargetError."""
+    if by_line:
+        text = _COMMENT.sub(lambda found: " " * len(found[0]), text)
+    start = len(text) - len(text.lstrip())
+    word = next((word for word in _WORDS if text[start:].lower().startswith(word)), "")
+    if _WORDS.get(word) in _ALONE:
+        return (Target(_WORDS[word], _line(text[start + len(word) :]), start, len(text.rstrip())),)
+    return tuple(_targets(text, _LINES if by_line else _ITEM))
+
+
+def _targets(text: str, form: re.Pattern[str]) -> Iterator[Target]:
+    at = 0
+    while at < len(text):
+        found = form.match(text, at)
+        if found is None:
+            if text[at] == '"':
+                raise TargetError("a quote is not closed", at, at + 1)
+            at += 1  # a separator
+            continue
+        said = found[0].strip()
+        if said:
+            start = found.start() + found[0].index(said[0])
+            yield _target(said, start, start + len(said))
+        at = found.end()
+
+
+def _target(said: str, start: int, end: int) -> Target:
+    try:
+        kind, value = _kind(said)
+    except ValueError as error:
+        raise TargetError(str(error), start, end) from None
+    return Target(kind, value, start, end)
+
+
+def _kind(said: str) -> tuple[str, str]:
+    """What an item is. Raises ValueError."""
+    if len(said) > MAX_ITEM:
+        raise ValueError(f"an item of more than {MAX_ITEM} characters")
+    whole = _QUOTED.fullmatch(said)
+    inner = _PAIR.sub(r"\1", whole[1]) if whole else ""
+    if inner[:1] in ("|", "/", ":", "\\"):
+        said = inner
+    if _CONTROL.search(said.replace("\n", " ") if said[:1] != "|" else said):
+        raise ValueError("a control character")
+    if said.startswith("#"):
+        raise ValueError("`#` begins a comment only at the start of a line")
+    if said.startswith("|"):
+        return "program", _command(said[1:].strip())
+    if said.startswith("/"):
+        return _file(said)
+    if said.startswith("\\"):
+        return "user", _address(said[1:])
+    for word, kind in _WORDS.items():
+        if said.lower().startswith(word):
+            return _special(kind, said[len(word) :].strip())
+    if said.startswith(":"):
+        raise ValueError(f"{said.split()[0][:40]} is none of {', '.join(_WORDS)}")
+    named = _NAMED.fullmatch(said)
+    return "address", _address(named[1].strip() if named else said)
+
+
+def _special(kind: str, value: str) -> tuple[str, str]:
+    if kind in _ALONE:
+        raise ValueError(f":{kind}: stands alone")
+    if kind == "include":
+        if not value.startswith("/"):
+            raise ValueError("the path of an :include: begins with /")
+        return kind, _file(value)[1]
+    if value:
+        raise ValueError(":blackhole: takes nothing behind it")
+    return kind, ""
+
+
+def _file(path: str) -> tuple[str, str]:
+    if any(part in (".", "..") for part in path.split("/")):
+        raise ValueError("a path has no . and .. in it")
+    return ("nothing", "") if path == "/dev/null" else ("file", path)
+
+
+def _command(said: str) -> str:
+    whole = _QUOTED.fullmatch(said)
+    said = _PAIR.sub(r"\1", whole[1]) if whole else said
+    if not said:
+        raise ValueError("no program")
+    words(said)
+    return said
+
+
+def words(command: str) -> tuple[str, ...]:
+    """The program of a command with its arguments; a shell's, if the command is one for a shell.
+
+    Raises ValueError.
+    """
+    if _FOR_A_SHELL.search(command):
+        return "/bin/sh", "-c", command
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise ValueError(f"the program's arguments: {error}".lower()) from None
+
+
+def _address(said: str) -> str:
+    """An address, or a local part alone; or a domain alone, for the tables that know such."""
+    if is_address(f"x{said}" if said.startswith("@") else said) or (
+        "@" not in said.rpartition('"')[2] and is_address(f"{said}@x")
+    ):
+        return said
+    if re.search(r"\s", said):
+        raise ValueError(f"{_line(said)[:60]} is no address: is there a comma missing?")
+    raise ValueError(f"{said[:60]} is no address")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def enhanced(text: str, default: str) -> tuple[str, str]:
+    """The enhanced code that a text for the sender begins with (RFC 3463), and the rest of it."""
+    found = _ENHANCED.match(text)
+    if found is None or found[1][0] != default[0]:
+        return default, text
+    return found[1], text[found.end() :]
