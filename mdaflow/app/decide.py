@@ -74,11 +74,16 @@ def stages_for(
         log.warning("<%s>: the home belongs to somebody else, so no rules are run", user.address)
     else:
         rules = os.path.join(user.home, site.config.rules.user)
-        own = _forward(site, user, tell, recipient), site.rules.stage(rules, tell, home=user.home)
+        own = (
+            forward_stage(site, user, tell, recipient),
+            site.rules.stage(rules, tell, home=user.home),
+        )
     return [*site.before, *filter(None, own), *site.after]
 
 
-def _forward(site: Site, user: User, tell: Callable[[str], object], recipient: str) -> Stage | None:
+def forward_stage(
+    site: Site, user: User, tell: Callable[[str], object], recipient: str
+) -> Stage | None:
     """The user's `.forward+detail` for a recipient with a detail, else the `.forward`."""
     name, delimiters = site.config.forward.file, site.config.recipient_delimiter
     if not name:

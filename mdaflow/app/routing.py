@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mdaflow.engine.run import run
 from mdaflow.mail.address import without_detail
-from mdaflow.mail.envelope import NOBODY, Client
-from mdaflow.route.resolve import Destination, Router, Step
+from mdaflow.mail.envelope import NOBODY, Client, Envelope
+from mdaflow.mail.message import Message
+from mdaflow.route.doubts import doubts as doubts
+from mdaflow.route.resolve import Destination as Destination
+from mdaflow.route.resolve import Router
+from mdaflow.route.resolve import Step as Step
 from mdaflow.route.users import User
 
 from .build import Site
+from .decide import forward_stage
 
 
 class Routed(NamedTuple):
@@ -44,6 +50,21 @@ def route(
     `steps` gets what was asked and answered.
     """
     return Routed(site.router.resolve(recipient, steps))
+
+
+def forward_of(site: Site, user: User, envelope: Envelope) -> Iterator[Step]:
+    """What the user's `.forward` says, a step for each target.
+
+    Raises TempFail when that cannot be told.
+    """
+    told: list[str] = []
+    stage = forward_stage(site, user, told.append, envelope.recipient)
+    yield from (Step(line, "", "", []) for line in told)
+    if stage is not None:
+        plan = run(stage, Message(b"\n"), envelope, trace=True)
+        yield from (Step(event.text, "", str(event.span), []) for event in plan.trace)
+        if plan.implicit_keep:
+            yield Step(f"and the rules and the inbox of {user.address}", "", stage.name, [])
 
 
 def whose_turn(router: Router, recipient: str) -> str:

@@ -24,6 +24,7 @@ COMMANDS = {
     "test": "Show what the rules make of a message, and why.",
     "check": "Check rule files.",
     "fmt": "Lay out rule files in the one way.",
+    "route": "Show where the mail for an address goes, and why.",
     "expire": "Delete messages whose time is over.",
     "config": "Check or show the configuration.",
 }

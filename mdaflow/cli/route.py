@@ -1,0 +1,188 @@
+"""`mdaflow route`: where the mail for an address goes, and why. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import click
+
+from mdaflow import Envelope, MailError, PermFail, Site, TempFail, User, read_config
+from mdaflow.app.caller import settle
+from mdaflow.app.deputies import Task, run_all
+from mdaflow.app.routing import Destination, Step, doubts, forward_of, route
+from mdaflow.mail.envelope import Client
+
+from . import EX_DATAERR, exit_code
+from .common import as_deputy, config_option, say, sender_option, site_of, step_down
+
+MOST_SECONDS = 30.0
+"""For a look into a home."""
+MAX_DOMAINS = 20
+"""Domains in which --check looks at names that have none."""
+
+
+@click.command("route")
+@click.argument("addresses", metavar="[ADDRESS...]", nargs=-1)
+@sender_option
+@click.option("--client", "ip", default="", metavar="IP", help="The address of the SMTP client.")
+@click.option("--name", default="", metavar="HOST", help="The name of the SMTP client.")
+@click.option("--check", is_flag=True, help="Show what is doubtful in the tables instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each address.")
+@config_option
+def command(
+    addresses: Sequence[str],
+    sender: str | None,
+    ip: str,
+    name: str,
+    check: bool,
+    as_json: bool,
+    config: str | None,
+) -> int:
+    """Show where mail for each ADDRESS goes: all tables that are asked, and what they say.
+
+    Exit code 0: somebody has it. 67: nobody. 75: that cannot be told now. 77: it is refused.
+    """
+    if check == bool(addresses):
+        raise click.UsageError("name an address, or --check")
+    settings = read_config(config)
+    if not settings.has_accounts and settings.user:
+        step_down(settings)
+    here = site_of(settings, kept=False)
+    if check:
+        return _check(here, as_json)
+    client = Client(ip, name)
+    shown = partial(_show, here, (sender or "").strip("<>"), client, as_json)
+    return max(shown(address) for address in addresses)
+
+
+def _show(here: Site, sender: str, client: Client, as_json: bool, address: str) -> int:
+    steps: list[Step] = []
+    routed = route(here, address, sender, client, steps)
+    for found in routed.destinations:
+        step = _leaf(steps, f"=> user {found.name}")
+        if found.user is not None and step is not None:
+            step.below.extend(_forward(here, found.user, Envelope(sender, found.name)))
+    if as_json:
+        destinations = [_plain(found) for found in routed.destinations]
+        said = {"recipient": address, "destinations": destinations, "steps": _plain_steps(steps)}
+        say(json.dumps(said, ensure_ascii=False))
+    else:
+        say("\n".join(_drawn(steps)))
+    refusal = routed.refusal
+    if refusal is None or refusal.status is None:
+        return 0
+    kind = TempFail if refusal.status.temporary else PermFail
+    return exit_code(kind(refusal.status))
+
+
+def _leaf(steps: Sequence[Step], asked: str) -> Step | None:
+    """The first step that says this."""
+    waiting = deque(steps)
+    while waiting:
+        step = waiting.popleft()
+        if step.asked == asked:
+            return step
+        waiting.extend(step.below)
+    return None
+
+
+# the tree
+
+
+def _drawn(steps: Sequence[Step], indent: str = "") -> Iterator[str]:
+    for step in steps:
+        said = f"{step.asked}: {step.answer}" if step.answer else step.asked
+        where = f"  [{step.where}]" if step.where and not step.asked.startswith("=>") else ""
+        style = "1" if step.asked.startswith("=>") or not indent else ""
+        yield f"{indent}{_paint(_clean(said), style)}{_paint(_clean(where), '2')}"
+        yield from _drawn(step.below, f"{indent}  ")
+
+
+def _clean(text: str) -> str:
+    """Text of tables, which shall not talk to a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _paint(text: str, style: str) -> str:
+    if not style or not text or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{style}m{text}\x1b[0m"
+
+
+def _plain(found: Destination) -> dict[str, Any]:
+    said: dict[str, Any] = {"kind": found.kind, "name": found.name}
+    if found.user is not None:
+        user = found.user
+        said |= {"user": user.address, "home": user.home, "mailbox": user.mailbox}
+    if found.sender is not None:
+        said["sender"] = found.sender
+    if found.status is not None:
+        said |= {"status": str(found.status), "why": found.why}
+    return {**said, "where": found.where}
+
+
+def _plain_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [
+        {"asked": s.asked, "answer": s.answer, "where": s.where, "steps": _plain_steps(s.below)}
+        for s in steps
+    ]
+
+
+# what the user himself says of it
+
+
+def _forward(here: Site, user: User, about: Envelope) -> list[Step]:
+    """What the user's `.forward` says; read as the user (P22)."""
+    if user.account is None or os.geteuid() != 0:
+        return _read_forward(here, user, about)
+    file = os.memfd_create("forward")
+    try:
+        act = partial(_write_forward, here, user, about, file)
+        list(run_all([Task(user.address, partial(as_deputy, act), MOST_SECONDS)]))
+        os.lseek(file, 0, os.SEEK_SET)
+        with open(file, "rb", closefd=False) as content:
+            return [Step(*said, []) for said in json.loads(content.read() or b"[]")]
+    finally:
+        os.close(file)
+
+
+def _write_forward(here: Site, user: User, about: Envelope, file: int) -> int:
+    found = _read_forward(settle(here, user, kept=False), user, about)
+    os.write(file, json.dumps([step[:3] for step in found]).encode())
+    return 0
+
+
+def _read_forward(here: Site, user: User, about: Envelope) -> list[Step]:
+    try:
+        return list(forward_of(here, user, about))
+    except (MailError, OSError) as error:
+        return [Step(f"the home of {user.address} cannot be looked at: {error}", "", "", [])]
+
+
+# doubts
+
+
+def _check(here: Site, as_json: bool) -> int:
+    found = list(doubts(here.router, _domains(here)))
+    for doubt in found:
+        if as_json:
+            say(json.dumps({"where": doubt.where, "text": doubt.text}, ensure_ascii=False))
+        else:
+            say(f"{doubt.where}: {_clean(doubt.text)}")
+    if not found and not as_json:
+        say("nothing is doubtful")
+    return EX_DATAERR if found else 0
+
+
+def _domains(here: Site) -> list[str]:
+    """The domains in which there are users, some of them."""
+    users = (user for source in here.users for user in islice(source.all(), 1000))
+    named = (*here.config.domains, *(user.address.rpartition("@")[2] for user in users))
+    return list(dict.fromkeys(named))[:MAX_DOMAINS]
