@@ -55,11 +55,15 @@ class MdaflowError(Exception):
 
 
 class MailError(MdaflowError):
-    """A delivery that did not happen: `status` is the reply, the message is for our log."""
+    """A delivery that did not happen: `status` is the reply, the message is for our log.
 
-    def __init__(self, status: Status, cause: str = "") -> None:
+    `done` are those of several targets who have the mail all the same.
+    """
+
+    def __init__(self, status: Status, cause: str = "", done: tuple[str, ...] = ()) -> None:
         super().__init__(cause or status.text)
         self.status = status
+        self.done = done
 
 
 class TempFail(MailError):

@@ -1,8 +1,8 @@
-"""A next hop for tests: an SMTP server on loopback whose answer at each stage is scripted.
+"""A next hop for tests: an SMTP or LMTP server whose answer at each stage is scripted.
 
-A stage is `greeting`, `ehlo`, `mail`, `rcpt`, `data`, `dot` or `quit`. Its answer is bytes that
-are sent as they are, `HANG` (say nothing until the client has gone), `DROP` (close the
-connection), `DRIP` (a reply that never ends), or a list of these for one after the other.
+A stage is `greeting`, `ehlo` (said to LHLO, too), `mail`, `rcpt`, `data`, `dot` or `quit`. Its
+answer is bytes that are sent as they are, `HANG` (say nothing until the client has gone), `DROP`
+(close the connection), `DRIP` (a reply that never ends), or a list of these for one after the other.
 It reads the end of the data as strictly as RFC 5321, and keeps every byte that it was sent.
 """
 
@@ -51,19 +51,30 @@ class FakeMTA:
         script: Mapping[str, Answer] = MappingProxyType({}),
         *,
         host: str = "127.0.0.1",
+        path: str = "",
+        lmtp: bool = False,
         extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
         lines = ["fake", *extensions]
         ehlo = "".join(f"250{' -'[n < len(lines)]}{x}\r\n" for n, x in enumerate(lines, 1))
         self._script: dict[str, Answer] = {**ANSWERS, "ehlo": ehlo.encode(), **script}
+        self.afterwards = b""
+        """Behind the answer to the dot."""
         self.sessions: list[Session] = []
-        self._listener = socket.create_server(
-            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        self._script["lhlo"] = self._script["ehlo"]
+        if path:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen()
+            self.hop = f"lmtp:unix:{path}"
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server((host, 0), family=family)
+            port = self._listener.getsockname()[1]
+            self.hop = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.hop = f"lmtp://{self.hop}" if lmtp else self.hop
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
-        port = self._listener.getsockname()[1]
-        self.hop = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         breaker.answered(self.hop)  # whoever had this port before
 
     def __enter__(self) -> FakeMTA:
@@ -125,6 +136,8 @@ class FakeMTA:
             if stage == "data" and not ended and self._script["data"] == ANSWERS["data"]:
                 held = self._read_data(conn, session, held)
                 ended = not session.taken or self._answer(conn, "dot")
+                if self.afterwards and session.taken:
+                    ended = self._say(conn, self.afterwards)
 
     def _read_data(self, conn: socket.socket, session: Session, held: bytes) -> bytes:
         got = b"\r\n" + held
@@ -143,6 +156,9 @@ class FakeMTA:
         answer = self._script.get(stage, b"500 5.5.1 What?\r\n")
         if isinstance(answer, list):
             answer = answer.pop(0)
+        return self._say(conn, answer)
+
+    def _say(self, conn: socket.socket, answer: bytes) -> bool:
         if answer == HANG:
             while conn.recv(65536):
                 pass

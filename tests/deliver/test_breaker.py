@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from types import SimpleNamespace
 
 import pytest
 from fake_mta import DROP, HANG, FakeMTA, closed_hop
 
-from mdaflow.deliver import breaker, send
+from mdaflow.deliver import breaker, dialogue, send
 from mdaflow.deliver.job import Means
 from mdaflow.errors import MailError, TempFail
 
@@ -99,7 +100,7 @@ def test_bug(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         assert outcome(mta.hop, LIMIT) == "4.4.1"
         clock.after(breaker.PAUSE)
         with monkeypatch.context() as patch:
-            patch.setattr(send, "_dial", lambda *_: 1 / 0)
+            patch.setattr(dialogue, "_dial", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 prepare(mta.hop)
         assert outcome(mta.hop) == "sent"
@@ -130,7 +131,7 @@ def test_our_own_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with FakeMTA() as mta:
         with monkeypatch.context() as patch:
-            patch.setattr(send.socket, "create_connection", no_files)
+            patch.setattr(socket, "create_connection", no_files)
             with pytest.raises(TempFail):
                 prepare(mta.hop)
         assert outcome(mta.hop) == "sent"

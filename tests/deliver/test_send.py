@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdaflow.deliver import send
+from mdaflow.deliver.dialogue import Hop, parse_hop
 from mdaflow.deliver.job import Means
 from mdaflow.errors import PermFail, TempFail
 from mdaflow.mail.raw import PIECE
@@ -41,7 +42,7 @@ def test_message_is_sent() -> None:
         ready.commit()
     (session,) = mta.sessions
     assert session.commands == [
-        b"ehlo mx.example.org",
+        b"EHLO mx.example.org",
         b"MAIL FROM:<ann@example.com> SIZE=18 BODY=8BITMIME",
         b"RCPT TO:<bob@x.org>",
         b"RCPT TO:<carl@x.org>",
@@ -383,23 +384,32 @@ def test_cause_is_printable() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("127.0.0.1:25", ("127.0.0.1", 25)),
-        ("[::1]:10026", ("::1", 10026)),
-        ("mx-1.example.org:587", ("mx-1.example.org", 587)),
+        ("127.0.0.1:25", Hop("smtp", "127.0.0.1", 25)),
+        ("[::1]:10026", Hop("smtp", "::1", 10026)),
+        ("mx-1.example.org:587", Hop("smtp", "mx-1.example.org", 587)),
+        ("smtp://mx-1.example.org:587", Hop("smtp", "mx-1.example.org", 587)),
+        ("lmtp://127.0.0.1:24", Hop("lmtp", "127.0.0.1", 24)),
+        ("lmtp://[::1]:24", Hop("lmtp", "::1", 24)),
+        ("lmtp:unix:/run/dovecot/lmtp", Hop("lmtp", path="/run/dovecot/lmtp")),
     ],
 )
-def test_parse_hop(text: str, expected: tuple[str, int]) -> None:
-    """A next hop is a host and a port."""
-    assert send.parse_hop(text) == expected
+def test_parse_hop(text: str, expected: Hop) -> None:
+    """A next hop is a host and a port, or a unix socket, with its protocol before it."""
+    assert parse_hop(text) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":25", "a", "a:", "a:0", "a:65536", "::1:25", "a b:25", "[x]:1"]
+    "text",
+    [
+        *("", ":25", "a", "a:", "a:0", "a:65536", "::1:25", "a b:25", "[x]:1", "a:25\n"),
+        *("lmtp://a", "lmtp:a:24", "lmtps://a:24", "unix:/a", "smtp:unix:/a", "lmtp:unix:a"),
+        *("lmtp:unix:/a\0", "lmtp://unix:/a"),
+    ],
 )
 def test_parse_bad_hop(text: str) -> None:
-    """What is not a host and a port is refused."""
+    """What is no next hop is refused."""
     with pytest.raises(ValueError, match="host:port"):
-        send.parse_hop(text)
+        parse_hop(text)
 
 
 def received(sent: bytes) -> bytes:
