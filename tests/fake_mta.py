@@ -2,7 +2,7 @@
 
 A stage is `greeting`, `ehlo` (said to LHLO, too), `mail`, `rcpt`, `data`, `dot` or `quit`. Its
 answer is bytes that are sent as they are, `HANG` (say nothing until the client has gone), `DROP`
-(close the connection), `DRIP` (a reply that never ends), or a list of these for one after the other.
+(close the connection), `DRIP` (a reply that never ends), or a list of these, one for each time.
 It reads the end of the data as strictly as RFC 5321, and keeps every byte that it was sent.
 """
 
