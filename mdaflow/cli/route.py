@@ -148,7 +148,8 @@ def _forward(here: Site, user: User, about: Envelope) -> list[Step]:
         list(run_all([Task(user.address, partial(as_deputy, act), MOST_SECONDS)]))
         os.lseek(file, 0, os.SEEK_SET)
         with open(file, "rb", closefd=False) as content:
-            return [Step(*said, []) for said in json.loads(content.read() or b"[]")]
+            found = json.loads(content.read() or b"[]")
+            return [Step(asked, answer, where, []) for asked, answer, where in found]
     finally:
         os.close(file)
 
