@@ -13,6 +13,7 @@ from mdaflow.app.config import Config, Folders, Rules
 from mdaflow.app.pipeline import Courier
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.route import tables
 from mdaflow.store.memory import MemoryStore
 
 RULES = 'alias "sales" to ["ann", "bob", "carl@elsewhere.example"]  alias "all" to ["ann", "bob"]'
@@ -143,3 +144,126 @@ def test_one_log_line_for_each(make: Make, caplog: pytest.LogCaptureFixture) -> 
         ("bob", "delivered"),
         ("carl", "forwarded"),
     ]
+
+
+def site_with(tmp_path: Path, aliases: str, hop: str = "127.0.0.1:1") -> Courier:
+    """The courier of a site with two users and a file of aliases."""
+    for user in ("ann", "bob"):
+        (tmp_path / "mail/example.org" / user).mkdir(parents=True, exist_ok=True)
+    tmp_path.chmod(0o755)
+    (tmp_path / "aliases").write_text(aliases)
+    (tmp_path / "aliases").chmod(0o644)
+    config = Config(
+        "mx",
+        users=(Folders(f"{tmp_path}/mail"),),
+        rules=Rules(before=f"{tmp_path}/before", after=f"{tmp_path}/after"),
+        aliases=(f"aliases:{tmp_path}/aliases",),
+        next_hop=hop,
+        state=f"{tmp_path}/state",
+    )
+    return Courier(open_site(config, MemoryStore()))
+
+
+def test_program_file_and_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no user and no address is done as a rule of the site does it, a log line for each."""
+    caplog.set_level("INFO", "mdaflow")
+    out, program = tmp_path / "out", tmp_path / "program"
+    program.write_text(f'#!/bin/sh\n(echo "$RECIPIENT $SENDER $HOME"; cat) > {out}\n')
+    program.chmod(0o755)
+    courier = site_with(
+        tmp_path, f'all: "|{program} x", {tmp_path}/box, {tmp_path}/folder/, :blackhole:, ann\n'
+    )
+    assert deliver(courier, "all@example.org") == "250"
+    first, second, *mail = out.read_text().splitlines()
+    assert first == "all@example.org eve@example.net /"
+    assert second.startswith("From eve@example.net ")
+    assert "Subject: x" in mail
+    assert (tmp_path / "box").read_text().startswith("From eve@example.net ")
+    [copy] = (tmp_path / "folder/new").iterdir()
+    assert "Delivered-To: all@example.org\n" in copy.read_text()
+    assert len(stored(tmp_path, "ann")) == 1
+    lines = [record.getMessage() for record in caplog.records if "status=" in record.getMessage()]
+    assert [line.partition("status=")[2].partition(" ")[0] for line in lines] == [
+        *("piped", "delivered", "delivered", "discarded", "delivered"),
+    ]
+
+
+def test_program_that_fails(tmp_path: Path) -> None:
+    """A program may put the message off; who has it does not get it again."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ncat >/dev/null\nrm {tmp_path}/busy 2>/dev/null && exit 75\n:\n")
+    program.chmod(0o755)
+    (tmp_path / "busy").touch()
+    courier = site_with(tmp_path, f'all: ann, "|{program}"\n')
+    assert deliver(courier, "all@example.org") == "451"
+    assert deliver(courier, "all@example.org") == "250"
+    assert len(stored(tmp_path, "ann")) == 1
+
+
+def test_refused_by_an_alias(tmp_path: Path) -> None:
+    """What an alias says no to is refused at RCPT, in its words."""
+    courier = site_with(tmp_path, "gone: :fail: 5.2.1 Gone fishing\nlater: :defer: moving\n")
+    assert str(courier.check("gone@example.org")) == "550 5.2.1 Gone fishing"
+    assert str(courier.check("later@example.org")) == "451 4.3.0 moving"
+
+
+def test_table_changes_between_rcpt_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was accepted is not refused for good because a table has changed (P4)."""
+    monkeypatch.setattr(tables, "LOOK", 0.0)
+    courier = site_with(tmp_path, "sales: ann\n")
+    assert courier.check("sales@example.org").ok
+    (tmp_path / "aliases").write_text("info: ann\n")
+    assert deliver(courier, "sales@example.org") == "451"
+
+
+def test_each_of_many_has_a_status(tmp_path: Path) -> None:
+    """Who is refused fails nobody else, and the sender hears of it."""
+    refusal = b"550 5.1.1 No such user\r\n"
+    with FakeMTA({"rcpt": [b"250 Ok\r\n", refusal, b"250 Ok\r\n"]}) as mta:
+        courier = site_with(tmp_path, "all: a@x.example, b@x.example, c@x.example\n", mta.hop)
+        assert deliver(courier, "all@example.org") == "550"
+        [session] = mta.sessions
+        assert session.taken
+
+
+def test_owner_is_told(tmp_path: Path) -> None:
+    """A list with an owner has him as its sender; of what is refused he is told, not the sender."""
+    refusal = b"550 5.1.1 No such user\r\n"
+    aliases = "all: a@x.example, b@x.example, nobody\nowner-all: ann\n"
+    with FakeMTA({"rcpt": [refusal, b"250 Ok\r\n", b"250 Ok\r\n"]}) as mta:
+        courier = site_with(tmp_path, aliases, mta.hop)
+        assert deliver(courier, "all@example.org") == "250"
+        message, report = mta.sessions
+    assert b"MAIL FROM:<owner-all@example.org>" in b"\n".join(message.commands)
+    assert b"MAIL FROM:<>" in b"\n".join(report.commands)
+    assert b"RCPT TO:<owner-all@example.org>" in b"\n".join(report.commands)
+    told = b"".join(report.data) if isinstance(report.data, list) else bytes(report.data)
+    assert b"a@x.example: 550 5.1.1" in told
+    assert b"nobody@example.org: 550 5.1.1" in told
+    assert b"b@x.example" not in told
+
+
+def test_bounce_to_a_list(tmp_path: Path) -> None:
+    """The null sender stays null, and nobody is told about a report."""
+    aliases = "all: a@x.example, nobody\nowner-all: ann\n"
+    with FakeMTA() as mta:
+        courier = site_with(tmp_path, aliases, mta.hop)
+        mail = Message(b"Subject: x\n\nhello\n")
+        assert courier.deliver(mail, Envelope("", "all@example.org"), lambda: True).ok
+        [session] = mta.sessions
+    assert b"MAIL FROM:<>" in b"\n".join(session.commands)
+
+
+def test_back_to_a_list(tmp_path: Path) -> None:
+    """A message that a list has sent, and that comes back to it, is in a loop (P37)."""
+    with FakeMTA() as mta:
+        courier = site_with(tmp_path, "all: a@x.example\n", mta.hop)
+        assert deliver(courier, "all@example.org") == "250"
+        [session] = mta.sessions
+        data = session.data if isinstance(session.data, bytes) else b"".join(session.data)
+        back = Message.from_wire(data)
+        about = Envelope("eve@example.net", "all@example.org")
+        assert str(courier.deliver(back, about, lambda: True)).startswith("554 5.4.6 ")
+        assert len(mta.sessions) == 1
