@@ -26,6 +26,17 @@ class Memory(Protocol):
         """Keep a value if there is none; whether it was kept. Of many at once, one does."""
 
 
+class Senders(Protocol):
+    """Rewrites the senders of what is forwarded (SRS, see mail/srs.py)."""
+
+    def forward(self, sender: str) -> str:
+        """The sender with which a message goes on. Raises TempFail."""
+
+    def reverse(self, address: str) -> str | None:
+        """Whom mail to a rewritten address is for; None when it is none of ours. Raises TempFail,
+        ValueError with a reason for one that we never made, or that is too old."""
+
+
 class Steward(Protocol):
     """Has the rights of the site, which the process that delivers as a user has not."""
 
@@ -39,7 +50,7 @@ class Means:
 
     hostname: str = "localhost"
     next_hop: str = "127.0.0.1:25"
-    """`host:port` of the MTA that takes what leaves us."""
+    """The MTA that takes what leaves us; see dialogue.py for its forms."""
     quarantine: str = ""
     """The folder of the quarantine; empty when there is none."""
     state: str = ""
@@ -51,6 +62,12 @@ class Means:
     """Characters that divide user and detail of a local part."""
     steward: Steward | None = None
     """Who does what takes the rights of the site; None: we have them."""
+    relay: str = ""
+    """The MTA that takes mail for other domains; empty for `next_hop`."""
+    srs: Senders | None = None
+    """Who rewrites the senders of what is forwarded; None: they stay."""
+    resent: bool = False
+    """A forward tells who has sent the message on, in Resent fields."""
 
 
 @dataclass(frozen=True, slots=True)

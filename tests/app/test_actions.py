@@ -540,7 +540,7 @@ def test_what_is_forwarded(here: Here) -> None:
     [session] = mta.taken
     assert session.commands[1].startswith(f"MAIL FROM:<{ANN}> ".encode())
     assert session.commands[2] == b"RCPT TO:<x@example.com>"
-    proof = loop.proof(here.site.key, BOB).encode()
+    proof = loop.proof(here.site.key, BOB, Message(RAW)).encode()
     head = b"X-mdaflow-Loop: %b\nReceived: by mx.example.org (mdaflow)" % proof
     assert on_the_wire(mta).startswith(head)
     assert on_the_wire(mta).endswith(b"\nX-A: 1\n" + RAW)
@@ -830,11 +830,14 @@ def test_too_many_hops(here: Here) -> None:
 
 
 def test_forged_proof(here: Here) -> None:
-    """A proof that somebody made up changes nothing, and is not stored."""
+    """A proof that somebody made up, or has seen in another mail, changes nothing, and is not
+    stored."""
     here.set()
-    for forged in ("0" * 32, loop.proof(b"another key", BOB), loop.proof(b"", BOB)):
+    guessed = (loop.proof(key, BOB, Message(RAW)) for key in (b"another key", b""))
+    copied = loop.proof(here.site.key, BOB, Message(RAW + b"of another mail\n"))
+    for forged in ("0" * 32, *guessed, copied):
         assert here.send(f"X-mdaflow-Loop: {forged}\n".encode() + RAW).ok
-    assert here.folders == {"INBOX": 3}
+    assert here.folders == {"INBOX": 4}
     assert not [raw for raw in here.mails() if b"Loop" in raw]
 
 

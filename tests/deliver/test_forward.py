@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
+from email import message_from_bytes
+from email.policy import default
 
 import pytest
 from fake_mta import FakeMTA
@@ -17,7 +21,7 @@ from mdaflow.mail.loop import came_back, proof
 from mdaflow.mail.message import Message
 
 KEY = b"secret"
-BOB = "bob@example.org"
+BOB, CARL = "bob@example.org", "carl@x.org"
 ENVELOPE = Envelope("ann@example.com", BOB, "sales@example.org", received=1762003500.0)
 MAIL = b"Received: by a\nSubject: caf\xe9\n\n.hello\n..\n\xff\n"
 
@@ -45,7 +49,7 @@ def test_bytes() -> None:
     assert (
         sent(mta)
         == (
-            f"X-mdaflow-Loop: {proof(KEY, BOB)}\n"
+            f"X-mdaflow-Loop: {proof(KEY, BOB, Message(MAIL))}\n"
             "Received: by mx.example.org (mdaflow) with LMTP id id1\n"
             "\tfor <bob@example.org>; Sat, 1 Nov 2025 13:25:00 +0000\n"
         ).encode()
@@ -86,6 +90,67 @@ def test_what_the_sender_asked(action: Action, notify: bytes) -> None:
     assert rcpt == b"RCPT TO:<c@x.org> NOTIFY=" + notify + b" ORCPT=rfc822;s@x"
 
 
+class Rewriter:
+    """As Senders: what it is asked is written in the address."""
+
+    def forward(self, sender: str) -> str:
+        return f"SRS0=a=b={sender.replace('@', '=')}@srs.example.org" if sender else ""
+
+    def reverse(self, address: str) -> str | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [("", b""), ("ann@example.com", b"SRS0=a=b=ann=example.com@srs.example.org")],
+)
+def test_rewritten_sender(sender: str, expected: bytes) -> None:
+    """A site may rewrite the sender of the envelope, and nothing else."""
+    with FakeMTA() as mta:
+        plain = job(mta, envelope=replace(ENVELOPE, sender=sender))
+        forward.prepare(
+            replace(plain, means=replace(plain.means, srs=Rewriter())), to(CARL)
+        ).commit()
+    assert mta.sessions[0].commands[1].startswith(b"MAIL FROM:<" + expected + b">")
+    assert b"Resent-" not in sent(mta)
+    assert sent(mta).endswith(MAIL)
+
+
+def resent(recipient: str, *targets: str, partly: bool = False) -> bytes:
+    """What a site that tells who has sent the message on makes of it."""
+    with FakeMTA() as mta:
+        plain = job(mta, envelope=replace(ENVELOPE, recipient=recipient))
+        means = replace(plain.means, resent=True)
+        forward.prepare(replace(plain, means=means), to(*targets), partly=partly).commit()
+    return sent(mta)
+
+
+def test_resent() -> None:
+    """Resent fields on top say who has sent the message on, to whom and when (RFC 5322 3.6.6)."""
+    text = resent(BOB, CARL, "jürgen@bücher.example")
+    found = message_from_bytes(text, policy=default)
+    names = ["Resent-From", "Resent-To", "Resent-Date", "Resent-Message-ID", "X-mdaflow-Loop"]
+    assert found.keys()[:5] == names
+    assert found["Resent-From"] == BOB
+    assert Message(text).fields[b"resent-to"] == [f" {CARL},\n\tjürgen@bücher.example\n".encode()]
+    assert abs(time.time() - found["Resent-Date"].datetime.timestamp()) < 3600
+    assert re.fullmatch(r"<id1\.[0-9a-f]+@mx\.example\.org>", found["Resent-Message-ID"])
+    assert text.endswith(MAIL)
+
+
+def test_resent_to_many() -> None:
+    """The members of a list do not learn of each other."""
+    text = resent(BOB, CARL, "dan@x.org", partly=True)
+    assert b"Resent-To: undisclosed-recipients:;\n" in text
+    assert CARL.encode() not in text
+
+
+def test_resent_by_the_postmaster() -> None:
+    """The one recipient without a domain has ours, and what is no address begins no field."""
+    assert resent("postmaster", CARL).startswith(b"Resent-From: postmaster@mx.example.org\n")
+    assert b"Resent-" not in resent("b\nBcc: x@x.org", CARL)
+
+
 def test_spellings_are_not_merged() -> None:
     """Two spellings are two targets: only their MTA knows better (P49)."""
     with FakeMTA() as mta:
@@ -120,7 +185,7 @@ def test_fields_of_ours_are_not_believed() -> None:
 def test_edited_message() -> None:
     """What rules have made of the message is sent, and the proofs it came with are kept."""
     edited = Message(b"Subject: edited\n\nhello\n")
-    theirs = f"X-mdaflow-Loop: {proof(KEY, 'carl@example.org')}\n".encode()
+    theirs = f"X-mdaflow-Loop: {proof(KEY, 'carl@example.org', Message(MAIL))}\n".encode()
     with FakeMTA() as mta:
         action = replace(to("carl@x.org"), message=edited)
         forward.prepare(job(mta, theirs + MAIL), action).commit()
