@@ -178,12 +178,16 @@ class Expansion:
         targets = {d.name: d for d in part.destinations}
         sender = self._about(part.destinations[0]).sender
         job = replace(self._job, envelope=replace(self._envelope, sender=sender))
-        transaction = forward.prepare(job, Action("forward", targets=tuple(targets)))
+        if part.kind == "relay":  # as an MTA does it: the sender stays
+            means = job.means
+            hop = means.relay or means.next_hop
+            job = replace(job, means=replace(means, next_hop=hop, srs=None, resent=False))
+        transaction = forward.prepare(job, Action("forward", targets=tuple(targets)), partly=True)
         if not self._fence():
             transaction.abort()
             raise TempFail(TOO_SLOW, "the deadline passed before the message was sent")
         transaction.commit()
-        refused: dict[str, MailError] = {}
+        refused = transaction.refused
         sent = Done(SAVED, "forwarded", (transaction.where,), relay=transaction.relay)
         return [
             (d, failed(refused[name], name) if name in refused else _named(sent, name))

@@ -146,7 +146,9 @@ def test_one_log_line_for_each(make: Make, caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-def site_with(tmp_path: Path, aliases: str, hop: str = "127.0.0.1:1") -> Courier:
+def site_with(
+    tmp_path: Path, aliases: str, hop: str = "127.0.0.1:1", *, kept: bool = False
+) -> Courier:
     """The courier of a site with two users and a file of aliases."""
     for user in ("ann", "bob"):
         (tmp_path / "mail/example.org" / user).mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def site_with(tmp_path: Path, aliases: str, hop: str = "127.0.0.1:1") -> Courier
         next_hop=hop,
         state=f"{tmp_path}/state",
     )
-    return Courier(open_site(config, MemoryStore()))
+    return Courier(open_site(config, None if kept else MemoryStore()))
 
 
 def test_program_file_and_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,9 +184,10 @@ def test_program_file_and_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     [copy] = (tmp_path / "folder/new").iterdir()
     assert "Delivered-To: all@example.org\n" in copy.read_text()
     assert len(stored(tmp_path, "ann")) == 1
-    lines = [record.getMessage() for record in caplog.records if "status=" in record.getMessage()]
-    assert [line.partition("status=")[2].partition(" ")[0] for line in lines] == [
-        *("piped", "delivered", "delivered", "discarded", "delivered"),
+    found = [r.__dict__["fields"] for r in caplog.records if "fields" in r.__dict__]
+    assert sorted((f["to"].partition("@")[0], f["status"]) for f in found) == [
+        *(("all", status) for status in ("delivered", "delivered", "discarded", "piped")),
+        ("ann", "delivered"),
     ]
 
 
@@ -239,10 +242,9 @@ def test_owner_is_told(tmp_path: Path) -> None:
     assert b"MAIL FROM:<owner-all@example.org>" in b"\n".join(message.commands)
     assert b"MAIL FROM:<>" in b"\n".join(report.commands)
     assert b"RCPT TO:<owner-all@example.org>" in b"\n".join(report.commands)
-    told = b"".join(report.data) if isinstance(report.data, list) else bytes(report.data)
-    assert b"a@x.example: 550 5.1.1" in told
-    assert b"nobody@example.org: 550 5.1.1" in told
-    assert b"b@x.example" not in told
+    assert b"a@x.example: 550 5.1.1" in report.data
+    assert b"nobody@example.org: 550 5.1.1" in report.data
+    assert b"b@x.example" not in report.data
 
 
 def test_bounce_to_a_list(tmp_path: Path) -> None:
@@ -259,11 +261,10 @@ def test_bounce_to_a_list(tmp_path: Path) -> None:
 def test_back_to_a_list(tmp_path: Path) -> None:
     """A message that a list has sent, and that comes back to it, is in a loop (P37)."""
     with FakeMTA() as mta:
-        courier = site_with(tmp_path, "all: a@x.example\n", mta.hop)
+        courier = site_with(tmp_path, "all: a@x.example\n", mta.hop, kept=True)
         assert deliver(courier, "all@example.org") == "250"
         [session] = mta.sessions
-        data = session.data if isinstance(session.data, bytes) else b"".join(session.data)
-        back = Message.from_wire(data)
+        back = Message.from_wire(session.data.removesuffix(b".\r\n"))
         about = Envelope("eve@example.net", "all@example.org")
         assert str(courier.deliver(back, about, lambda: True)).startswith("554 5.4.6 ")
         assert len(mta.sessions) == 1
