@@ -177,9 +177,9 @@ class Forward:
 
     __pydantic_config__ = _STRICT
 
-    file: Annotated[str, Is("below_or_none")] = ".forward"
-    """The file below a user's folder that says where his mail goes, as sendmail has it; empty for
-    none."""
+    file: Annotated[str, Is("below_or_none")] = ""
+    """The file below a user's folder that says where his mail goes, such as `.forward`; empty for
+    none, as where local(8) of Postfix has read it already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mdaflow import (
 )
 from mdaflow.app import log
 from mdaflow.app.caller import settle, state_of, user_of
+from mdaflow.app.config import Forward
 from mdaflow.errors import INTERNAL
 from mdaflow.mail.address import without_detail
 
@@ -69,7 +70,8 @@ def _sender(said: str) -> str:
 
 
 def _deliver(user: str | None, sender: str, original: str, config: str | None) -> Status:
-    settings = read_config(config)
+    # whoever calls a delivery agent has read `.forward` himself, and it may name this command
+    settings = replace(read_config(config), forward=Forward(file=""))
     log.set_up(settings.log)
     here, whose = _accounts(settings, user) if settings.has_accounts else _own(settings, user)
     recipient, original = _addresses(here, user, whose, original)
