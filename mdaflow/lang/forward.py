@@ -68,8 +68,7 @@ class _FrontEnd:
             targets = parse_targets(source.text, by_line=True)
         except TargetError as error:
             span = source.span(error.start, error.end)
-            problem = Problem.of(span, "forward-item", reason=error)
-            return ir.Program(source.file, ()), [problem]
+            return ir.Program(source.file, ()), [Problem(span, "target", str(error))]
         body = tuple(self._statement(source, target) for target in targets)
         return ir.Program(source.file, body), []
 

@@ -22,8 +22,6 @@ ERRORS = {
     "imports-itself": "'{path}' imports itself",
     "imports-deep": "imports are more than {most} levels deep",
     "too-many-imports": "more than {most} imports",
-    # .forward
-    "forward-item": "{reason}",
     # syntax
     "unexpected": "unexpected '{word}': expected {expected}{hint}",
     "ends-early": "the {what} ends too early: expected {expected}{hint}",
