@@ -20,6 +20,7 @@ from mdaflow.route.users import User
 from mdaflow.store import Store
 
 from .lists import ListFiles
+from .personal_lists import PersonalLists
 
 if TYPE_CHECKING:  # a dry run starts no program
     from mdaflow.deliver.program import Ended
@@ -36,6 +37,14 @@ FAR = frozenset({"duplicate", "remembered"})
 """The facts that are about the store of the site."""
 
 Answer = Sequence[Any] | None
+
+NO_SPAM: dict[str, Answer] = {
+    "spam": [False],
+    "spam.score": [0.0],
+    "spam.bayes": [0.0],
+    "spam.symbols": [],
+}
+"""What scanners would say of a message that is allowed: nobody asks them."""
 
 
 class Far(Protocol):
@@ -56,15 +65,21 @@ class About(NamedTuple):
     """It is delivered: programs run."""
     message: Message | None = None
     """As it came, whatever rules have done to it since."""
+    allowed: bool = False
+    """The site says that it is no spam (route/access.py)."""
 
 
 class Answers:
-    """Answers the facts of one site; `delimiters` divide user and detail of a local part."""
+    """Answers the facts of one site; `delimiters` divide user and detail of a local part.
 
-    def __init__(self, store: Store, delimiters: str = "+") -> None:
+    `rules` is the path of a user's rules, beside which are lists of the user's own.
+    """
+
+    def __init__(self, store: Store, delimiters: str = "+", rules: str = ".mdaflow/rules") -> None:
         self.store = store
         self.delimiters = delimiters
         self.lists = ListFiles()
+        self.personal = PersonalLists(rules)
         self.far: Far | None = None
         """Who is asked about the store; None: it is ours."""
 
@@ -73,17 +88,31 @@ class Answers:
         return self._answer(fact, About())
 
     def about(
-        self, user: User | None, *, really: bool, message: Message | None = None
+        self,
+        user: User | None,
+        *,
+        really: bool,
+        message: Message | None = None,
+        allowed: bool = False,
     ) -> Callable[[Fact], Answer]:
-        """What answers facts about the mail of a user; `really`: programs run."""
-        about = About(user, really, message)
+        """What answers facts about the mail of a user; `really`: programs run. `allowed`: it is
+        no spam, whatever anybody thinks."""
+        about = About(user, really, message, allowed)
         return lambda fact: self._answer(fact, about)
 
     def _answer(self, fact: Fact, about: About) -> Answer:
         if self.far is not None and fact.name in FAR:
             return self.far.fact(fact)
+        if fact.name in NO_SPAM and self._is_allowed(fact, about):
+            return NO_SPAM[fact.name]
         provider = _PROVIDERS.get(fact.name)
         return None if provider is None else provider(self, fact, about)
+
+    def _is_allowed(self, fact: Fact, about: About) -> bool:
+        """Has the site said so, or the list of the user?"""
+        if about.allowed or about.user is None:
+            return about.allowed
+        return self.personal.allows(about.user, about.message or fact.message, fact.envelope)
 
     def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
