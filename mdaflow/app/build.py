@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +34,7 @@ from .rulebook import UserRules, powers_of_users, site_program
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means, Steward
     from mdaflow.deliver.mailbox import Mailbox, Spooler
+    from mdaflow.route.access import Access
     from mdaflow.route.accounts import SystemUsers
 
     from .identities import Identities
@@ -71,6 +72,8 @@ class Site:
     """Who has the rights of the site, in a process that delivers as an account."""
     spooler: Spooler | None = None
     """Who writes to an inbox in the spool of the system, where we may not."""
+    access: Access | None = None
+    """Whose mail is taken; None: everybody's."""
 
     def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
         """Open while rules run on a message. True: it has stopped workers, so none shall run."""
@@ -129,8 +132,9 @@ def open_site(
     key = _key(config.state) if kept else b""
     users = tuple(_source(n, source, delimiters) for n, source in enumerate(config.users))
     router = _router(config, hostname, users, before, after)
+    access = _access(config)
     if kept:
-        _load(router)
+        _load((*router.tables.aliases, *(access.tables if access is not None else ())))
     return Site(
         config,
         hostname,
@@ -139,12 +143,13 @@ def open_site(
         UserRules(store, powers, limits),
         _forwards(store, powers, limits),
         router,
-        Answers(store, delimiters),
+        Answers(store, delimiters, config.rules.user),
         _settings(config, limits),
         frozenset(_actions(before, after)),
         key,
         inflight,
         identities,
+        access=access,
     )
 
 
@@ -167,7 +172,7 @@ def with_store(site: Site, state: str) -> Site:
         config=replace(config, state=state),
         rules=UserRules(store, site.rules.powers, _limits(config)),
         forwards=_forwards(store, site.rules.powers, _limits(config)),
-        answers=Answers(store, config.recipient_delimiter),
+        answers=Answers(store, config.recipient_delimiter, config.rules.user),
         key=_key(state),
     )
 
@@ -216,10 +221,18 @@ def _router(
     )
 
 
-def _load(router: Router) -> None:
+def _access(config: Config) -> Access | None:
+    if not config.access:
+        return None
+    from mdaflow.route.access import Access
+
+    return Access(config.access, config.recipient_delimiter)
+
+
+def _load(tables: Iterable[Table[Any]]) -> None:
     """Read all tables. Raises ConfigError with all that is wrong in them."""
     problems: list[str] = []
-    for table in router.tables.aliases:
+    for table in tables:
         try:
             table.load()
         except ConfigError as error:

@@ -216,6 +216,9 @@ class Config:
     postmaster: Annotated[str, Is("recipient")] = ""
     """Who gets mail for postmaster, abuse and MAILER-DAEMON where nobody has these names; empty for
     nobody."""
+    access: tuple[Path, ...] = ()
+    """Files that say whose mail is taken, by client, sender and recipient, as sendmail's access
+    table; asked in this order."""
     over_quota: Literal["defer", "reject"] = "defer"
     """What becomes of mail that has no room: it is put off, or refused for good."""
     quota_warning: Annotated[int, Is("percent")] = 90

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from mdaflow.errors import ConfigError, Status
+from mdaflow.errors import Status
 from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Client
 
@@ -86,29 +86,18 @@ class Access:
     """The access tables of a site; `delimiters` divide user and detail of its recipients."""
 
     def __init__(self, paths: Iterable[str], delimiters: str = "+") -> None:
-        self._tables = [Table(path, parse_access) for path in paths]
+        self.tables = [Table(path, parse_access) for path in paths]
         self._delimiters = delimiters
-
-    def load(self) -> None:
-        """Read all files, to begin with. Raises ConfigError with all that is wrong in them."""
-        problems: list[str] = []
-        for table in self._tables:
-            try:
-                table.load()
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(tuple(problems))
 
     def judge(
         self, client: Client, sender: str, recipient: str, asked: list[Asked] | None = None
     ) -> Verdict | None:
         """What is known of a message; None when that is nothing. Takes any text for an address.
 
-        `asked` gets every key that was asked, in order. Raises TempFail only when a file could
-        never be read, so never after `load`.
+        `asked` gets every key that was asked, in order. Raises TempFail only when one of `tables`
+        could never be read, so never after they were loaded.
         """
-        files = [table.get() for table in self._tables]
+        files = [table.get() for table in self.tables]
         known: Verdict | None = None
         for verdict in self._questions(files, client, sender, recipient, asked):
             if verdict is not None and verdict.stops:
