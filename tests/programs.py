@@ -18,7 +18,7 @@ KEYWORDS = re.findall(
     "flags unflag stop and or not is contains starts ends matches in exists between every all "
     "exactly raw true false from subject header size a b.c quarantine forward pipe filter through "
     "within locked reply notify log remember for learn add remove score per match of at most "
-    "alias import test message given expect expire where listed succeeds remembered attachment",
+    "html as alias import test message given expect expire where listed succeeds remembered attachment",
 )
 SIGNS = [
     *("{", "}", "(", ")", "[", "]", ",", "=", "!=", "<", ">=", '"a"', '"{1}"', '"""x\n"""', "5"),
@@ -200,7 +200,14 @@ going_on = st.one_of(
     sentence("also", finals),
     sentence("filter through", argv, maybe("within", durations)),
     sentence(
-        "reply", strings, maybe("subject", strings), maybe("every 7 days"), maybe('from "a@b"')
+        "reply",
+        strings,
+        maybe("html", strings),
+        maybe("subject", strings),
+        maybe("every 7 days"),
+        maybe('between "2026-12-20" and "2027-01-05"'),
+        maybe('as "Away"'),
+        maybe('from "Bob <a@b>"'),
     ),
     sentence("notify", pick('"a@b"', '"{from}"'), strings),
     sentence("log", strings),

@@ -78,7 +78,7 @@ class Far:
                 how, file = "whole", sealed_file(edited.under(edited.head))
         words = (
             a.verb, a.folder, a.text, sorted(a.flags), a.also, a.owner, a.rule, a.span or (),
-            a.targets, a.options,
+            a.targets, a.options, a.handle,
         )  # fmt: skip
         try:
             files = (file,) if file >= 0 else ()

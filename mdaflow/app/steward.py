@@ -58,8 +58,9 @@ MAX_LINE = 8192
 
 _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
 _SPAN = (str, int, int, int, int)
-_ACTION = (str, str, str, [str], bool, str, str, list, [str], [(str, str | float | int)])
-"""Of an Action: verb, folder, text, flags, also, owner, rule, span or nothing, targets, options."""
+_ACTION = (str, str, str, [str], bool, str, str, list, [str], [(str, str | float | int)], str)
+"""Of an Action: verb, folder, text, flags, also, owner, rule, span or nothing, targets, options,
+handle."""
 
 
 class Steward:
@@ -163,12 +164,12 @@ class Steward:
     def _prepare(
         self, frame: Frame, ident: str, own: list[str], what: list[Any], how: str
     ) -> list[object]:
-        verb, folder, text, flags, also, owner, rule, place, targets, options = what
+        verb, folder, text, flags, also, owner, rule, place, targets, options, handle = what
         if not self._may(verb, folder, owner):
             why = "have they changed since the last reload?" if owner == "site" else ""
             raise TempFail(INTERNAL, f"the rules of the {owner} do not {verb} here; {why}")
         limits = self._site.config.rules.limits
-        self._sent_on += len(targets) if verb in ("forward", "notify", "reply") else 0
+        self._sent_on += (len(targets) or 1) if verb in ("forward", "notify", "reply") else 0
         self._whole += how == "whole"
         if (
             len(self._steps) >= limits.actions
@@ -180,7 +181,9 @@ class Steward:
         flagged, to = frozenset(flags), tuple(targets)
         message = self._edited(frame, how)
         span = Span(*place) if fits(place, _SPAN) else None
-        action = Action(verb, folder, text, flagged, also, owner, rule, span, to, said, message)
+        action = Action(
+            verb, folder, text, flagged, also, owner, rule, span, to, said, handle, message
+        )
         means, whose = self._site.means, self._user.address
         job = Job(self._message, self._envelope, _NOWHERE, ident, means, tuple(own), whose)
         step = _store(job, action) if verb in STORING else _hand_on(job, action)

@@ -14,13 +14,14 @@ from mdaflow.lang.patterns import compile_regex
 from mdaflow.lang.source import Span
 from mdaflow.mail.message import Message
 from mdaflow.mail.path import parse_path
+from mdaflow.mail.raw import digest
 
 from .conditions import compile_test
 from .index import compile_choice
 from .match import MAX_STEPS, Lists, compile_match
 from .plan import STORING, EvaluationError, Event, one_line, printable
 from .state import CONTINUE, STOP, Run, Step
-from .texts import Pieces, compile_text, folder, length, plain
+from .texts import Pieces, compile_text, folder, in_html, length, plain
 
 Compiled = Callable[[Run], Step]
 LONG = 1 << 10
@@ -82,7 +83,7 @@ def _branch(node: ir.Branch, lists: Lists) -> Compiled:
 
 def _act(node: ir.Act, lists: Lists) -> Compiled:
     what = _WHAT.get(node.verb, _text)(node)
-    options = [(name, _option(value)) for name, value in node.options]
+    options = [(name, _option(name, value)) for name, value in node.options]
     own = frozenset(node.flags)
 
     def act(run: Run) -> Step:
@@ -93,12 +94,12 @@ def _act(node: ir.Act, lists: Lists) -> Compiled:
     return act
 
 
-def _option(value: ir.Text | ir.Number) -> Callable[[Run], str | float]:
+def _option(name: str, value: ir.Text | ir.Number) -> Callable[[Run], str | float]:
     if isinstance(value, ir.Number):
         amount = value.amount
         return lambda run: amount
-    text = compile_text(value)
-    return lambda run: plain(text(run))
+    text, shown = compile_text(value), in_html if name == "html" else plain
+    return lambda run: shown(text(run))
 
 
 What = Callable[[Run], dict[str, Any]]
@@ -135,6 +136,28 @@ def _notify(node: ir.Act) -> What:
     return lambda run: {"targets": (_address(node.span, to(run)),), "text": plain(text(run))}
 
 
+def _reply(node: ir.Act) -> What:
+    text, handle = compile_text(node.operands[0]), _handle(node)
+    return lambda run: {"text": plain(text(run)), "handle": handle}
+
+
+def _handle(node: ir.Act) -> str:
+    """What replies have in common that count as the same: a name, or all words of the rule. Not
+    what is put into them, which is another for each message (RFC 5230 section 4.2)."""
+    said = dict(node.options)
+    name = said.get("as")
+    if isinstance(name, ir.Text):
+        return f"as {(name.literal or '').strip().casefold()}"
+    words = [("", node.operands[0]), *((n, said.get(n)) for n in ("html", "subject", "from"))]
+    return digest([repr([(n, _words(t)) for n, t in words]).encode("utf-8", "surrogatepass")])
+
+
+def _words(text: ir.Text | ir.Number | None) -> list[object]:
+    """A text without its places."""
+    parts = text.parts if isinstance(text, ir.Text) else ()
+    return [part if isinstance(part, str) else part[1:] for part in parts]
+
+
 def _pipe(node: ir.Act) -> What:
     texts = [compile_text(text) for text in node.operands]
     return lambda run: {"targets": tuple(plain(text(run)) for text in texts)}
@@ -144,6 +167,7 @@ _WHAT: dict[str, Callable[[ir.Act], What]] = {
     "deliver": _deliver,
     "forward": _forward,
     "notify": _notify,
+    "reply": _reply,
     "pipe": _pipe,
 }
 """Actions whose operand is not just a text."""

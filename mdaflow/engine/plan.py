@@ -65,7 +65,9 @@ class Action:
     """Addresses, or a program with its arguments."""
     options: tuple[tuple[str, str | float], ...] = ()
     """What else was said, by its word: `expire`, `every`, `for`, `within` (seconds), `subject`,
-    `from`, `locked`."""
+    `html`, `from`, `as`, `locked`."""
+    handle: str = ""
+    """Which replies count as the same."""
     message: Message | None = None
     """The message as it was when this was planned, if rules have changed it before."""
 
@@ -155,8 +157,10 @@ def united(actions: list[Action], new: Action) -> list[Action]:
     """The actions with one more.
 
     The same folder twice is one copy with the flags of both and what was said last, unless
-    the message has changed in between.
+    the message has changed in between. A message is answered once, by the first reply.
     """
+    if new.verb == "reply" and any(old.verb == "reply" for old in actions):
+        return actions
     if new.stores:
         for at, old in enumerate(actions):
             if old.stores and old.folder == new.folder and old.message is new.message:

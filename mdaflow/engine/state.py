@@ -160,13 +160,14 @@ class Run:
         if act.verb == "reject" and self.acted:
             raise EvaluationError(act.span, "a reject after an action of the same rules")
         self.acted = self.acted or final
-        self.actions = united(self.actions, action)
+        before, self.actions = self.actions, united(self.actions, action)
         if len(self.actions) > self.limits.actions:
             raise EvaluationError(act.span, f"more than {self.limits.actions} actions")
         most = self.limits.forwards
         if sum(len(a.targets) or 1 for a in self.actions if a.verb in LETTERS) > most:
             raise EvaluationError(act.span, f"sends to more than {most} addresses")
-        self.tell(act.span, str(action))
+        unheard = " (not sent: one reply is planned)" if self.actions is before else ""
+        self.tell(act.span, f"{action}{unheard}")
         return END if act.ends else CONTINUE
 
     def tell(self, span: Span, text: str) -> None:

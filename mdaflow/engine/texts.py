@@ -141,6 +141,17 @@ def plain(pieces: Pieces) -> str:
     return "".join(piece for piece, _ in pieces)
 
 
+def in_html(pieces: Pieces) -> str:
+    """The text, in which nothing that came from the mail is markup."""
+    return "".join(_escaped(piece) if tainted else piece for piece, tainted in pieces)
+
+
+def _escaped(text: str) -> str:
+    for char, name in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot"), ("'", "#39")):
+        text = text.replace(char, f"&{name};")
+    return text
+
+
 def length(pieces: Pieces) -> int:
     """Characters."""
     return sum(len(piece) for piece, _ in pieces)

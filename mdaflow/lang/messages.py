@@ -116,6 +116,7 @@ ERRORS = {
     "program-literal": 'the program is the first of the list, without holes: ["/usr/bin/prog", …]',
     "learn-what": "learn spam, or learn ham",
     "every-short": "at most one reply a day goes to a sender; write: every 1 day, or more",
+    "as-literal": "what these replies are called stands here, and nothing is put into it",
     "no-time": "a time above zero and below 100 years is needed here, e.g. 30 days",
     "header-form": 'write name and value: "X-Name: value"',
     "header-name": "'{name}' is no name of a header field{hint}",
@@ -125,6 +126,7 @@ ERRORS = {
     # test blocks
     "one-message": 'a test has one message """…""", or message "FILE"',
     "expects-nothing": 'a test expects something: expect deliver to "…"',
+    "expects-between": "'between' says when a reply is sent, not what it says; leave it out here",
     "given-value": "'{name}' is {type}; this is not: {value}; write {form}",
     "unknown-rule": 'there is no rule "{name}"{hint}',
 }

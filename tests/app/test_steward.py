@@ -160,6 +160,7 @@ def action(**changes: Any) -> list[Any]:
     words: dict[str, Any] = {
         "verb": "quarantine", "folder": "", "text": "why", "flags": [], "also": True,
         "owner": "user", "rule": "", "span": [], "targets": [], "options": [],
+        "handle": "",
     }  # fmt: skip
     return list((words | changes).values())
 

@@ -255,6 +255,7 @@ actions = st.one_of(
     phrase("forward to", lists),
     phrase("pipe to", lists, "within", durations, "locked", words),
     phrase("reply", strings, "subject", words, "every", durations, "from", words),
+    phrase("reply", strings, "html", strings, "as", words, "between", words, "and", words),
     phrase("remember", words, "for", durations),
     st.sampled_from(["keep", "discard", "learn\0spam"]),
 )

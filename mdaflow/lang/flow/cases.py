@@ -58,6 +58,8 @@ class Cases:
         said = "" if how is None else str(how)
         if what.data == "expected_rule":
             return ir.Expected(span, text, said, rule=self.form.plain(what.children[0]))
+        if any(getattr(child, "data", "") == "reply_between" for child in what.children):
+            self.form.problem(what, "expects-between")
         return ir.Expected(span, text, said, act=self.act(what))
 
 

@@ -45,7 +45,7 @@ _HINTS = (
     ("", r"\0then\b", "; leave it out"),
     ("", r"\b(?:add|set) header .*\0\S", '; name and value are one string: "X-Name: value"'),
     ("", r"\breply \0to\b", '; it goes to the sender: reply "…"'),
-    ("", r"\breply \0(subject|every|from)\b", "; the text comes first"),
+    ("", r"\breply \0(html|subject|every|from|as|between)\b", "; the text comes first"),
     ("", r"\bnotify \0to\b", "; leave out 'to'"),
     ("", r'\bdeliver to ("[^"]*" )?\0[\[",]', '; each folder has a statement: also deliver to "…"'),
     ("", r'\blearn \0"', "; without quotes"),

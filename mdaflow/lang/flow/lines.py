@@ -30,7 +30,7 @@ _OPTIONS = {
     "KEEP": {"WITH", "EXPIRE"},
     "PIPE": {"WITHIN", "LOCKED"},
     "FILTER": {"WITHIN"},
-    "REPLY": {"SUBJECT", "EVERY", "FROM"},
+    "REPLY": {"HTML", "SUBJECT", "EVERY", "FROM", "AS", "BETWEEN"},
     "REMEMBER": {"FOR"},
     "SCORE": {"PER", "AT"},
 }

@@ -62,7 +62,8 @@ class _Lowering:
         if node.data == "test":
             self.cases.append(self.tests.case(node))
             return []
-        return [self.by_rule[str(node.data)](node)]
+        lowered = self.by_rule[str(node.data)](node)
+        return [self._limited(node, lowered) if node.data == "reply" else lowered]
 
     def block(self, node: Node) -> tuple[ir.Statement, ...]:
         """The statements between braces."""
@@ -141,10 +142,13 @@ class _Lowering:
         operands: list[_Text] = []
         flags: list[str] = []
         options: list[_Option] = []
+        said: list[str] = []
         for child in inner.children:
             kind = "" if child is None else getattr(child, "type", "") or str(child.data)
             if kind == "with_flags":
                 flags += self.form.plains(child.children[-1])
+            elif kind == "reply_between":
+                said.append("between")  # a condition: see `_limited`
             elif kind in _OPTIONS:
                 options.append((_OPTIONS[kind], self._option(child.children[-1])))
             elif kind == "items":
@@ -153,10 +157,22 @@ class _Lowering:
                 operands.append(self.form.string(child))
             elif kind not in ("", "TO") or (kind and verb == "learn"):
                 operands.append(ir.Text(self.form.span(child), (str(child),)))
-        self._once(node, [name for name, _ in options])
+        self._once(node, [*said, *(name for name, _ in options)])
         span, text = self.form.span(node), self.form.text(node)
         what = tuple(operands), tuple(flags), tuple(options)
         return ir.Act(span, text, verb, final, final, *what)
+
+    def _limited(self, node: Node, act: ir.Statement) -> ir.Statement:
+        """What is done only of mail that came between two days stands under a condition."""
+        for child in node.children:
+            if getattr(child, "data", "") == "reply_between":
+                span, days = self.form.span(child), tokens(child)[1::2]
+                subject = ir.Subject(span, "received")
+                bounds = tuple(self.form.string(day) for day in days)
+                text = f"received {self.form.text(child)}"
+                test = ir.Compare(span, text, subject, "between", bounds)
+                return ir.Branch(self.form.span(node), self.form.text(node), "", test, (act,))
+        return act
 
     def _option(self, node: Node) -> _Text | ir.Number:
         is_time = getattr(node, "type", "") == "DURATION"
@@ -228,8 +244,10 @@ _OPTIONS = {
     "lasting": "for",
     "within": "within",
     "locked": "locked",
+    "reply_html": "html",
     "reply_subject": "subject",
     "reply_every": "every",
     "reply_from": "from",
+    "reply_as": "as",
 }
 """Rules of the grammar for options -> the option's name."""

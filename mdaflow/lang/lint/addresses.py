@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mdaflow.lang import ir
+from mdaflow.lang.check.values import bare_address
 from mdaflow.lang.source import Problem
 from mdaflow.lang.subjects import split
 
@@ -37,7 +38,8 @@ def reply_from(view: View) -> Iterator[Problem]:
     """A reply from an address that is none of the user's."""
     for act in view.all(ir.Act):
         sender = dict(act.options).get("from") if act.verb == "reply" else None
-        address = sender.literal if isinstance(sender, ir.Text) else None
+        said = sender.literal if isinstance(sender, ir.Text) else None
+        address = bare_address(said or "")
         if sender and address and view.own and not _is_own(view, address):
             yield Problem.of(sender.span, "reply-from", address=address)
 
