@@ -18,7 +18,8 @@ KEYWORDS = re.findall(
     "flags unflag stop and or not is contains starts ends matches in exists between every all "
     "exactly raw true false from subject header size a b.c quarantine forward pipe filter through "
     "within locked reply notify log remember for learn add remove score per match of at most "
-    "html as alias import test message given expect expire where listed succeeds remembered attachment",
+    "alias import test message given expect expire where listed succeeds remembered attachment "
+    "html as",
 )
 SIGNS = [
     *("{", "}", "(", ")", "[", "]", ",", "=", "!=", "<", ">=", '"a"', '"{1}"', '"""x\n"""', "5"),

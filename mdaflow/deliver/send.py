@@ -58,6 +58,9 @@ AT_ONCE = 100
 """RCPT commands that are sent before their replies are read, to a hop with PIPELINING: so few
 that both fit into what lies between, and neither side waits for the other (RFC 2920)."""
 
+UNHEARD = Wishes(notify=("NEVER",))
+"""Nobody wants to be told what becomes of a letter of ours."""
+
 NO_ANSWER = Status(451, "4.4.1", "Next hop does not answer, try again later")
 NOT_NOW = Status(451, "4.3.0", "Next hop has trouble, try again later")
 REFUSED = Status(554, "5.0.0", "Refused by the next hop")
@@ -347,8 +350,9 @@ class Nothing(NamedTuple):
 
 
 class Letter:
-    """A letter of ours, with the null sender, that is sent at commit: nothing waits for it
-    before. When it cannot be sent, `where` and the log say so, and nothing else fails (P38)."""
+    """A letter of ours, with the null sender and no wish to hear of it (RFC 3834 section 3.3),
+    that is sent at commit: nothing waits for it before. When it cannot be sent, `where` and the
+    log say so, and nothing else fails (P38)."""
 
     def __init__(
         self,
@@ -378,7 +382,8 @@ class Letter:
         """Do nothing: nothing was done."""
 
     def _send(self) -> str:
-        transaction = prepare(self._job.means, "", (self._target,), [self._write()], LETTER)
+        written, to = [self._write()], (self._target,)
+        transaction = prepare(self._job.means, "", to, written, LETTER, UNHEARD)
         try:
             reason = self._why_not()
         except BaseException:

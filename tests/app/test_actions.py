@@ -564,8 +564,9 @@ def test_reply_once(here: Here) -> None:
         here.send()
         assert here.entry["reason"] == "maildir INBOX, no reply: had one"
         here.set("keep")
-        here.set('reply "Back." every 1 day')  # another process, and other rules
+        here.set('reply "Back on the 5th." subject "Away: {subject}" every 1 day')  # once more
         here.send()
+    assert len(mta.taken) == 1
     assert mta.taken[0].commands[1].startswith(b"MAIL FROM:<> ")
     assert b"\nSubject: Away: hello\n" in on_the_wire(mta)
     assert here.folders == {"INBOX": 3}

@@ -81,7 +81,8 @@ def test_options() -> None:
     """A rule may say subject and sender."""
     options = (("subject", "Weg: Größe"), ("from", "Bob Ü <sales@example.org>"))
     with FakeMTA() as mta:
-        reply.prepare(job(mta), replace(ACTION, options=options)).commit()
+        ready = job(mta, own=("Sales@example.org",))
+        reply.prepare(ready, replace(ACTION, options=options)).commit()
     assert sent(mta).header("Subject") == ["Weg: Größe"]
     (sender,) = sent(mta).addresses("From")
     assert (sender.name, sender.address) == ("Bob Ü", "sales@example.org")
@@ -118,7 +119,7 @@ def test_mail_without_an_id() -> None:
     with FakeMTA() as mta:
         reply.prepare(job(mta, f"To: {BOB}\nReferences: <a@x>\n"), ACTION).commit()
     assert not sent(mta).header("References")
-    assert sent(mta).header("Subject") == ["Auto:"]
+    assert sent(mta).header("Subject") == ["Automated reply"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_edited_marks() -> None:
     assert where(job(), replace(ACTION, message=marked.message)) == "no reply: bulk mail"
 
 
-@pytest.mark.parametrize("field", ["To", "Cc", "Resent-To", "Resent-Cc"])
+@pytest.mark.parametrize("field", ["To", "Cc", "Bcc", "Resent-To", "Resent-Cc", "Resent-Bcc"])
 @pytest.mark.parametrize("address", [BOB.upper(), "old@example.org"])
 def test_addressed(field: str, address: str) -> None:
     """The recipient is meant by any own address, in any of the fields."""
@@ -234,7 +235,7 @@ def test_addressed(field: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", ["", "To: everybody@example.org\n", f"Bcc: {BOB}\n", "To: bob\n"]
+    "fields", ["", "To: everybody@example.org\n", f"X-To: {BOB}\n", "To: bob\n"]
 )
 def test_not_addressed(fields: str) -> None:
     """Mail that does not name the recipient gets no reply."""
@@ -285,18 +286,23 @@ def test_once() -> None:
         assert where(job(mta, sender=ANN.upper(), memory=memory)) == "no reply: had one"
         reply.prepare(job(mta, sender="carl@x.org", memory=memory), ACTION).commit()
     assert len(mta.taken) == 2
-    assert memory.said == [(f"reply {BOB} {ANN}", 604800.0), (f"reply {BOB} carl@x.org", 604800.0)]
+    assert memory.said == [
+        (f"reply {BOB} {ANN} ", 604800.0),
+        (f"reply {BOB} carl@x.org ", 604800.0),
+    ]
 
 
-@pytest.mark.parametrize(("every", "expected"), [(86400.0, 86400.0), (0.0, 60.0), (-5.0, 60.0)])
+@pytest.mark.parametrize(
+    ("every", "expected"), [(99999.0, 99999.0), (3600.0, 86400.0), (-5.0, 86400.0)]
+)
 def test_every(every: float, expected: float) -> None:
-    """A rule says how often, within reason."""
+    """A rule says how often, and never more than once a day."""
     memory = Notebook()
     with FakeMTA() as mta:
         reply.prepare(
             job(mta, memory=memory), replace(ACTION, options=(("every", every),))
         ).commit()
-    assert memory.said == [(f"reply {BOB} {ANN}", expected)]
+    assert memory.said == [(f"reply {BOB} {ANN} ", expected)]
 
 
 def test_another_delivery_was_faster() -> None:
@@ -389,11 +395,29 @@ def test_reply_that_cannot_be_sent(
     assert not record.exc_info
 
 
+@pytest.mark.parametrize("sender", ["not an address", "a@b\nBcc: c@d", "ceo@example.org"])
+def test_from_of_others(sender: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no address of the user's own is not taken, and the log says so."""
+    with FakeMTA() as mta, caplog.at_level(logging.INFO, "mdaflow"):
+        reply.prepare(job(mta), replace(ACTION, options=(("from", sender),))).commit()
+    assert sent(mta).header("From") == [BOB]
+    assert "none of the user's addresses" in caplog.text
+
+
+def test_from_of_the_site() -> None:
+    """A rule of the site says whom a reply is from."""
+    options = (("from", "Desk <desk@example.org>"),)
+    with FakeMTA() as mta:
+        reply.prepare(job(mta), replace(ACTION, owner="site", options=options)).commit()
+    assert sent(mta).header("From") == ["Desk <desk@example.org>"]
+
+
 @pytest.mark.parametrize("sender", ["not an address", "a@b\nBcc: c@d"])
 def test_bad_from(sender: str, caplog: pytest.LogCaptureFixture) -> None:
     """A reply from what is no address is not sent, and the log says so."""
     with FakeMTA() as mta:
-        ready = reply.prepare(job(mta), replace(ACTION, options=(("from", sender),)))
+        said = replace(ACTION, owner="site", options=(("from", sender),))
+        ready = reply.prepare(job(mta), said)
         ready.commit()
     assert ready.where == "no reply: it failed"
     assert "not an address" in caplog.text

@@ -12,7 +12,7 @@ from mdaflow.lang.subjects import SUBJECTS, TYPES, split, type_of
 from .conditions import bound, check_regex, check_test
 from .names import FIELD_NAME, check_subject, check_text, field_hint
 from .scope import Scope
-from .values import bare_address, check_address, check_flags, check_folder, check_program
+from .values import check_address, check_flags, check_folder, check_program
 
 DAY = 86_400.0
 """Seconds; the least between two automatic replies to one sender."""
@@ -55,7 +55,9 @@ def _option(scope: Scope, act: ir.Act, name: str, value: ir.Text | ir.Number) ->
     if isinstance(value, ir.Text):
         check_text(scope, value)
         if name == "from":
-            check_address(scope, value.span, bare_address(value.literal or ""))
+            from mdaflow.mail.letter import address_of  # few rules have one
+
+            check_address(scope, value.span, address_of(value.literal or ""))
         elif name == "as" and not (value.literal or "").strip():
             scope.problem(value.span, "as-literal")
     elif not 0 < value.amount < CENTURY:

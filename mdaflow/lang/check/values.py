@@ -19,12 +19,6 @@ def check_program(scope: Scope, span: Span, program: tuple[ir.Text, ...]) -> Non
         scope.problem(program[0].span if program else span, "program-literal")
 
 
-def bare_address(mailbox: str) -> str:
-    """The address of `a@b` or `Name <a@b>`."""
-    _, bracket, address = mailbox.rpartition("<")
-    return address.removesuffix(">") if bracket and mailbox.endswith(">") else mailbox
-
-
 def check_address(scope: Scope, span: Span, address: str) -> None:
     """Can it be an address to send to?"""
     if not _ADDRESS.fullmatch(address):

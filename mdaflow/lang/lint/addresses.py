@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mdaflow.lang import ir
-from mdaflow.lang.check.values import bare_address
 from mdaflow.lang.source import Problem
 from mdaflow.lang.subjects import split
+from mdaflow.mail.letter import address_of
 
 from .view import View
 
@@ -39,7 +39,7 @@ def reply_from(view: View) -> Iterator[Problem]:
     for act in view.all(ir.Act):
         sender = dict(act.options).get("from") if act.verb == "reply" else None
         said = sender.literal if isinstance(sender, ir.Text) else None
-        address = bare_address(said or "")
+        address = address_of(said or "")
         if sender and address and view.own and not _is_own(view, address):
             yield Problem.of(sender.span, "reply-from", address=address)
 
