@@ -8,18 +8,20 @@ import pytest
 from fake_mta import FakeMTA, closed_hop
 
 from mdaflow.deliver import notify
-from mdaflow.deliver.job import Job, Means
+from mdaflow.deliver.job import Job, Means, Memory
 from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.engine.plan import Action
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.store.memory import MemoryStore
 
 BOB = "bob@example.org"
 ACTION = Action("notify", text="Invoice of Ärzte AG\nsee folder", targets=("phone@x.org",))
 
 
-def job(mta: FakeMTA | str, header: bytes = b"Subject: x\n") -> Job:
-    means = Means("mx.example.org", mta if isinstance(mta, str) else mta.hop)
+def job(mta: FakeMTA | str, header: bytes = b"Subject: x\n", memory: Memory | None = None) -> Job:
+    hop = mta if isinstance(mta, str) else mta.hop
+    means = Means("mx.example.org", hop, memory=memory or MemoryStore())
     envelope = Envelope("ann@example.com", BOB)
     mailbox = Mailbox("maildir", "/nowhere", "Mail")
     return Job(Message(header + b"\nhi\n"), envelope, mailbox, "id1", means)
@@ -113,3 +115,63 @@ def test_long_text() -> None:
     letter = Message(sent(mta))
     assert letter.header("Subject") == ["x" * 78]
     assert b"bcc" not in letter.fields
+
+
+class Away(MemoryStore):
+    """A memory that nobody can reach."""
+
+    def get(self, key: str) -> str | None:
+        raise OSError("down")
+
+
+def test_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address gets so many notices in an hour, whatever its case; another has its own."""
+    monkeypatch.setattr(notify, "MOST", 3)
+    memory = MemoryStore()
+    with FakeMTA() as mta:
+        told = []
+        for target in (*("phone@x.org", "Phone@X.org") * 2, "other@x.org"):
+            ready = notify.prepare(job(mta, memory=memory), replace(ACTION, targets=(target,)))
+            ready.commit()
+            told.append(ready.where)
+    expected = [*["notice phone@x.org", "notice Phone@X.org"] * 2, "notice other@x.org"]
+    assert told == [*expected[:3], "no notice: 3 within the hour", expected[4]]
+    assert len(mta.taken) == 4
+
+
+def test_flood_of_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rules of the site send is counted over all recipients, and users cannot use it up."""
+    monkeypatch.setattr(notify, "MOST", 1)
+    memory = MemoryStore()
+    told = []
+    with FakeMTA() as mta:
+        for owner, whose in [("site", "a@b"), ("site", "c@d"), ("user", "a@b"), ("user", "c@d")]:
+            one = replace(job(mta, memory=memory), user=whose)
+            ready = notify.prepare(one, replace(ACTION, owner=owner))
+            ready.commit()
+            told.append(ready.where)
+    sent, not_sent = "notice phone@x.org", "no notice: 1 within the hour"
+    assert told == [sent, not_sent, sent, sent]
+
+
+def test_next_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour after a notice its place is free again."""
+    monkeypatch.setattr(notify, "MOST", 1)
+    monkeypatch.setattr(notify, "PERIOD", 0.0)
+    memory = MemoryStore()
+    with FakeMTA() as mta:
+        for _ in range(2):
+            notify.prepare(job(mta, memory=memory), ACTION).commit()
+    assert len(mta.taken) == 2
+
+
+def test_no_memory() -> None:
+    """Without a memory, or with one that is away, nobody is told."""
+    with FakeMTA() as mta:
+        away, without = job(mta, memory=Away()), job(mta)
+        without = replace(without, means=replace(without.means, memory=None))
+        for one in (away, without):
+            ready = notify.prepare(one, ACTION)
+            ready.commit()
+            assert ready.where == "no notice: no memory"
+    assert mta.taken == []
