@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from threading import Lock
+
+from . import clock
 
 
 class MemoryStore:
@@ -16,11 +17,11 @@ class MemoryStore:
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
         value, until = self._values.get(key, (None, None))
-        return None if until is not None and time.time() >= until else value
+        return None if until is not None and clock.uptime() >= until else value
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
-        self._values[key] = value, None if seconds is None else time.time() + seconds
+        self._values[key] = value, None if seconds is None else clock.uptime() + seconds
 
     def add(self, key: str, value: str, seconds: float | None = None) -> bool:
         """Keep a value if there is none; whether it was kept. Of many at once, one does."""

@@ -7,6 +7,8 @@ power cut may lose the last writes, never the file.
 No delivery waits for it long: a call gives up after `WAIT`, and when one has waited in vain for
 another process, the next ones fail at once for `REST`, as mail goes on without a store. Reading
 needs no lock of a writer. Rows whose time is over go a few at a time, with every write.
+
+When a time is over is told by clock.py, whose mark is a row of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EBUSY
 from typing import TypeVar
+
+from . import clock
 
 T = TypeVar("T")
 WAIT = 0.2
@@ -25,13 +30,17 @@ WAIT = 0.2
 REST = 2.0
 """Seconds for which nobody waits again, when somebody has waited in vain."""
 
+NOTED = 60.0
+"""Seconds after which a write notes what time it is."""
+
+_CLOCK = "clock"  # the key of the mark; all others have a blank
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _TABLE = "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT, until REAL)"
 _INDEX = "CREATE INDEX IF NOT EXISTS state_until ON state (until) WHERE until IS NOT NULL"
 _GET = "SELECT value FROM state WHERE key = ? AND (until IS NULL OR until > ?)"
-_PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?)"
-_ADD = """INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
-SET value = excluded.value, until = excluded.until WHERE until <= ?"""
+_PUT = "INSERT OR REPLACE INTO state VALUES (:key, :value, :until)"
+_ADD = """INSERT INTO state VALUES (:key, :value, :until) ON CONFLICT (key) DO UPDATE
+SET value = excluded.value, until = excluded.until WHERE until <= :now"""
 _CLEAN = "DELETE FROM state WHERE key IN (SELECT key FROM state WHERE until <= ? LIMIT 10)"
 
 
@@ -42,11 +51,12 @@ class SqliteStore:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._mark = clock.Mark("", 0.0, 0.0, 0.0)
         self._rests_until = 0.0
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
-        row = self._do(lambda db: db.execute(_GET, (key, time.time())).fetchone())
+        row = self._do(lambda db: db.execute(_GET, (key, self._mark.now())).fetchone())
         return None if row is None else str(row[0])
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
@@ -55,7 +65,7 @@ class SqliteStore:
 
     def add(self, key: str, value: str, seconds: float | None = None) -> bool:
         """Keep a value if there is none; whether it was kept. Of many at once, one does."""
-        return self._write(_ADD, key, value, seconds, time.time()) == 1
+        return self._write(_ADD, key, value, seconds) == 1
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -64,18 +74,19 @@ class SqliteStore:
                 self._connection.close()
                 self._connection = None
 
-    def _write(
-        self, statement: str, key: str, value: str, seconds: float | None, *more: float
-    ) -> int:
+    def _write(self, statement: str, key: str, value: str, seconds: float | None) -> int:
         """Write one row; how many it were."""
-        now = time.time()
-        until = None if seconds is None else now + seconds
 
         def write(db: sqlite3.Connection) -> int:
+            now = self._mark.now()
+            row = {"key": key, "value": value, "now": now}
+            row["until"] = None if seconds is None else now + seconds
             with db:  # one transaction, so that it costs one
                 db.execute("BEGIN IMMEDIATE")
                 db.execute(_CLEAN, (now,))
-                return db.execute(statement, (key, value, until, *more)).rowcount
+                if now - self._mark.last > NOTED:
+                    self._note(db, clock.begin(self._mark))
+                return db.execute(statement, row).rowcount
 
         return self._do(write)
 
@@ -118,7 +129,20 @@ class SqliteStore:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(_TABLE)
             db.execute(_INDEX)
+            self._set_clock(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _set_clock(self, db: sqlite3.Connection) -> None:
+        row = db.execute(_GET, (_CLOCK, 0.0)).fetchone()
+        before = None if row is None else clock.parse(str(row[0]))
+        self._mark = clock.begin(before)
+        if before is None or before.boot != self._mark.boot:
+            with suppress(sqlite3.OperationalError):  # somebody writes: the next one will
+                self._note(db, self._mark)
+
+    def _note(self, db: sqlite3.Connection, mark: clock.Mark) -> None:
+        db.execute(_PUT, {"key": _CLOCK, "value": clock.written(mark), "until": None})
+        self._mark = mark

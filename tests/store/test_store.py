@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mdaflow.store import Store, sqlite
+from mdaflow.store import Store, clock, sqlite
 from mdaflow.store.memory import MemoryStore
 from mdaflow.store.sqlite import SqliteStore
 
@@ -29,6 +29,35 @@ def store(request: pytest.FixtureRequest, file: str) -> Store:
     return MemoryStore() if request.param == "memory" else SqliteStore(file)
 
 
+class Time:
+    """What the clocks of the machine say."""
+
+    def __init__(self) -> None:
+        self.up = clock.uptime()
+        self.clock = time.time()
+        self.boot = "one"
+
+    def pass_by(self, seconds: float) -> None:
+        """Time goes by while the machine runs."""
+        self.up += seconds
+        self.clock += seconds
+
+    def reboot(self, off: float = 0.0) -> None:
+        """The machine is off for so many seconds, as far as its clock tells."""
+        self.up, self.boot = 0.0, f"{self.boot}-more"
+        self.clock += off
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """A machine whose time stands still unless a test says otherwise."""
+    here = Time()
+    monkeypatch.setattr(time, "time", lambda: here.clock)
+    monkeypatch.setattr(clock, "uptime", lambda: here.up)
+    monkeypatch.setattr(clock, "boot", lambda: here.boot)
+    return here
+
+
 def test_kept(store: Store) -> None:
     """A value is there until it is replaced; others are not touched."""
     assert store.get("a") is None
@@ -38,30 +67,26 @@ def test_kept(store: Store) -> None:
     assert (store.get("a"), store.get("b"), store.get("A")) == ("2", "ü\0\n" * 100_000, None)
 
 
-def test_time_to_live(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_to_live(store: Store, machine: Time) -> None:
     """A value is gone when its time is over, and can be put again."""
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
     store.put("a", "1", 10)
     store.put("b", "1", 0)
     store.put("c", "1")
     assert (store.get("a"), store.get("b"), store.get("c")) == ("1", None, "1")
-    now += 10
+    machine.pass_by(10)
     assert (store.get("a"), store.get("c")) == (None, "1")
     store.put("a", "2", 10)
     assert store.get("a") == "2"
 
 
-def test_add(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_add(store: Store, machine: Time) -> None:
     """A value is added only where there is none, or one whose time is over."""
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
     assert store.add("a", "1", 10)
     assert not store.add("a", "2", 99)
     assert store.get("a") == "1"
-    now += 10
+    machine.pass_by(10)
     assert store.add("a", "2")
-    now += 1e9
+    machine.pass_by(1e9)
     assert not store.add("a", "3")
     assert store.get("a") == "2"
     store.put("a", "4")
@@ -82,14 +107,13 @@ def test_add_by_many_threads(store: Store) -> None:
     assert [sum(column) for column in zip(*added, strict=True)] == [1] * 25
 
 
-def test_after_a_restart(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_restart(file: str, machine: Time) -> None:
     """What was put is there when the file is opened again, but for what is over by then."""
     store = SqliteStore(file)
     store.put("a", "1")
     store.put("b", "1", 10)
     store.close()
-    later = time.time() + 20
-    monkeypatch.setattr(time, "time", lambda: later)
+    machine.pass_by(20)
     again = SqliteStore(file)
     assert (again.get("a"), again.get("b")) == ("1", None)
     store.close()
@@ -261,19 +285,111 @@ def test_file_that_cannot_be_written(file: str, waited: list[float]) -> None:
     assert waited == []
 
 
-def test_what_is_over_goes(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_over_goes(file: str, machine: Time) -> None:
     """Rows whose time is over go while the store is used, also if nobody asks for them."""
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
     store = SqliteStore(file)
     store.put("stays", "1")
     for number in range(45):
         store.put(f"{number}", "x", 10)
-    now += 11
+    machine.pass_by(11)
     left = []
     for number in range(6):
         store.put("last", f"{number}", 10)
         with closing(sqlite3.connect(file)) as db:
             left.append(db.execute("SELECT count(*) FROM state").fetchone()[0])
-    assert left == [37, 27, 17, 7, 2, 2]
+    assert left == [38, 28, 18, 8, 3, 3]  # one is the clock's
     assert store.get("stays") == "1"
+
+
+YEAR = 365 * 86400.0
+
+
+@pytest.mark.parametrize("jump", [YEAR, -YEAR])
+def test_clock_is_set(store: Store, machine: Time, jump: float) -> None:
+    """A clock that is set neither ends what is kept nor keeps it longer (P45)."""
+    store.put("a", "1", 10)
+    machine.clock += jump
+    assert store.get("a") == "1"
+    assert not store.add("a", "2", 10)
+    machine.pass_by(9)
+    assert store.get("a") == "1"
+    machine.pass_by(1)
+    assert store.add("a", "2", 10)
+
+
+@pytest.mark.parametrize("jump", [YEAR, -YEAR])
+def test_clock_is_set_between_two_processes(file: str, machine: Time, jump: float) -> None:
+    """Nor does it for a process that begins only then."""
+    SqliteStore(file).put("a", "1", 10)
+    machine.clock += jump
+    assert SqliteStore(file).get("a") == "1"
+    machine.pass_by(10)
+    assert SqliteStore(file).get("a") is None
+
+
+def test_machine_was_off(file: str, machine: Time) -> None:
+    """The time for which the machine was off counts."""
+    SqliteStore(file).put("a", "1", 3600)
+    machine.pass_by(100)
+    machine.reboot(off=3400)
+    store = SqliteStore(file)
+    assert store.get("a") == "1"
+    machine.pass_by(200)
+    assert store.get("a") is None
+
+
+@pytest.mark.parametrize(("off", "most"), [(YEAR, 86400.0), (-YEAR, 0.0)])
+def test_clock_is_set_while_the_machine_is_off(
+    file: str, machine: Time, off: float, most: float
+) -> None:
+    """A clock that has jumped over a restart is believed for a day at most, and never backwards."""
+    SqliteStore(file).put("a", "1", 7 * 86400.0)
+    machine.reboot(off)
+    store = SqliteStore(file)
+    assert store.get("a") == "1"
+    machine.pass_by(7 * 86400.0 - most - 1)
+    assert store.get("a") == "1"
+    machine.pass_by(2)
+    assert store.get("a") is None
+
+
+def test_time_is_noted(file: str, machine: Time) -> None:
+    """What is used says now and then what time it is, so that a restart goes on from there."""
+    store = SqliteStore(file)
+    store.put("old", "1", 7 * 86400.0)
+    machine.pass_by(6 * 86400.0)
+    store.put("new", "1", 7 * 86400.0)
+    store.close()
+    machine.reboot(off=86400.0)
+    assert SqliteStore(file).get("old") is None
+    assert SqliteStore(file).get("new") == "1"
+
+
+def test_no_boot_id(file: str, machine: Time) -> None:
+    """Without a boot id each opening is a restart: the clock counts, a day at most."""
+    machine.boot = ""
+    SqliteStore(file).put("a", "1", 100)
+    machine.pass_by(50)
+    assert SqliteStore(file).get("a") == "1"
+    machine.pass_by(50)
+    assert SqliteStore(file).get("a") is None
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["", "x", "a 1 2", "a b c d", "one 1 2 3 4", "a nan 1 2", "a 1 2 inf"]
+)
+def test_mark_that_is_none(file: str, machine: Time, spoilt: str) -> None:
+    """A mark that cannot be read is made anew."""
+    SqliteStore(file).put("a", "1", 10)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE state SET value = ? WHERE key = 'clock'", (spoilt,))
+    assert SqliteStore(file).get("a") == "1"
+    assert clock.parse(spoilt) is None
+
+
+def test_new_run_of_the_machine_in_a_locked_file(file: str, machine: Time) -> None:
+    """After a restart reading goes on, also while somebody writes."""
+    SqliteStore(file).put("a", "1", 10)
+    machine.reboot()
+    with locked(file):
+        assert SqliteStore(file).get("a") == "1"
