@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
+STAYS = ("done ", "seen ", "rules ", "of ")
+"""How keys begin that no other machine is asked for: what was done with a message and whether it
+was here (P43), the last good rules, what the processes of accounts keep."""
 
 log = logging.getLogger("mdaflow")
 
@@ -120,9 +123,7 @@ def open_site(
     """
     kept = store is None
     if store is None:
-        from mdaflow.store.sqlite import SqliteStore
-
-        store = SqliteStore(os.path.join(config.state, "state.sqlite"))
+        store = _store(config, config.state)
     delimiters, limits = config.recipient_delimiter, _limits(config)
     hostname = config.hostname or os.uname().nodename
     before, after = (
@@ -164,9 +165,8 @@ def accounts_of(site: Site) -> list[SystemUsers]:
 
 def with_store(site: Site, state: str) -> Site:
     """The site with its state in a folder: a store, and its secret."""
-    from mdaflow.store.sqlite import SqliteStore
-
-    store, config = SqliteStore(os.path.join(state, "state.sqlite")), site.config
+    config = site.config
+    store = _store(config, state)
     return replace(
         site,
         config=replace(config, state=state),
@@ -175,6 +175,23 @@ def with_store(site: Site, state: str) -> Site:
         answers=Answers(store, config.recipient_delimiter, config.rules.user),
         key=_key(state),
     )
+
+
+def _store(config: Config, state: str) -> Store:
+    """The store of this machine in a folder, and with it the one of all. Raises ConfigError."""
+    from mdaflow.store.sqlite import SqliteStore
+
+    near = SqliteStore(os.path.join(state, "state.sqlite"))
+    if not config.store:
+        return near
+    try:
+        from mdaflow.store.redis import RedisStore
+    except ImportError as error:
+        why = f"store: needs the Python package redis: pip install 'mdaflow[redis]' ({error})"
+        raise ConfigError((why,)) from None
+    from mdaflow.store.shared import Shared
+
+    return Shared(RedisStore(config.store), near, lambda key: key.startswith(STAYS))
 
 
 def _source(number: int, users: Folders | System, delimiters: str) -> Users:

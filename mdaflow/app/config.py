@@ -229,6 +229,9 @@ class Config:
     rules: Rules = field(default_factory=Rules)
     state: Path = "/var/lib/mdaflow"
     """Where small state is kept (SQLite)."""
+    store: Annotated[str, Is("store")] = ""
+    """What several machines share: `redis://HOST:PORT/DB`, `rediss://` or `unix:///PATH`, with
+    `?site=NAME` behind it when sites share a server; empty for one machine."""
     quarantine: Path = "/var/lib/mdaflow/quarantine"
     """The folder of the quarantine; it has to exist before a rule uses it."""
     forward: Forward = field(default_factory=Forward)

@@ -208,6 +208,8 @@ def _zone(match: re.Match[str], _: str) -> str:
 
 _LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
 _MORE = r"(?::LAYOUT=fs|:UTF-8|:SUBSCRIBE|:SEPARATOR=[/.^|~])*"
+_SERVER = r"(?:[^\s/?#@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
+_ABOUT_STORE = r"(?:[?&](?:site=[A-Za-z0-9._-]{1,64}|db=[0-9]{1,5}|ca=/[^\s&#]+))*"
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES = {
     word: seconds
@@ -283,6 +285,11 @@ KINDS: dict[str, Kind] = {
         "the path of a file, alone or behind aliases:, virtual: or regexp:",
         r"(?:(aliases|virtual|regexp):)?([^~].*)",
         _table,
+    ),
+    "store": _text(
+        "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH, and perhaps ?site=NAME, "
+        "&ca=FILE and &db=N, or nothing",
+        rf"(?:(?:rediss?://{_SERVER}(?:/[0-9]{{1,5}})?|unix://(?:[^\s/?#]+@)?/[^\s?#]+){_ABOUT_STORE})?",
     ),
     "threads": _whole(1, 256),
     "uid": _whole(1, (1 << 32) - 2),

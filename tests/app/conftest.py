@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from here import Here
+from here import Here, close_log
 
 from mdaflow import deliver
 from mdaflow.deliver import mbox
@@ -35,8 +34,4 @@ def _here(root: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     here.set()
     yield here
     here.close()
-    log = logging.getLogger("mdaflow")
-    for handler in log.handlers:
-        handler.close()
-    log.handlers[:] = []
-    log.propagate = True
+    close_log()

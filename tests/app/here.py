@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from mdaflow.deliver.mailbox import Mailbox, locate
 from mdaflow.errors import Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.store.redis import RedisStore
+from mdaflow.store.shared import Shared
 from mdaflow.store.sqlite import SqliteStore
 
 ANN, BOB = "ann@example.com", "bob@example.org"
@@ -39,6 +42,7 @@ class Here:
         self.quota = self.quota_messages = 0
         self.over_quota: Literal["defer", "reject"] = "defer"
         self.quota_warning = 90
+        self.store = ""
         self.grant: tuple[str, ...] = ()
         self.deny: tuple[str, ...] = ()
         self._log = Log(to=f"{root}/log", format="json")
@@ -84,6 +88,7 @@ class Here:
                 quota_warning=self.quota_warning,
                 rules=rules,
                 state=f"{root}/state",
+                store=self.store,
                 quarantine=f"{root}/quarantine",
                 next_hop=self.hop,
                 log=self._log,
@@ -162,7 +167,18 @@ class Here:
         ]  # fmt: skip
 
 
+def close_log() -> None:
+    """Forget the log of the process."""
+    log = logging.getLogger("mdaflow")
+    for handler in log.handlers:
+        handler.close()
+    log.handlers[:] = []
+    log.propagate = True
+
+
 def close(site: Site) -> None:
     """Close the store of a site."""
-    assert isinstance(site.answers.store, SqliteStore)
-    site.answers.store.close()
+    store = site.answers.store
+    for one in (store._far, store._near) if isinstance(store, Shared) else (store,):
+        assert isinstance(one, SqliteStore | RedisStore)
+        one.close()
