@@ -17,6 +17,9 @@ from typing import NamedTuple
 import pytest
 import test_reply
 from fake_mta import EXTENSIONS, FakeMTA
+from hypothesis import given
+from hypothesis import strategies as st
+from parsers import by_email
 from test_reply import ACTION, ANN, BOB, HEADER, job, sent, where
 
 from mdaflow.deliver import reply
@@ -197,6 +200,34 @@ def test_detail() -> None:
     first, second = (Message(s.data.replace(b"\r\n", b"\n")) for s in mta.taken)
     assert first.header("From") == ["bob+shop@example.org"]
     assert second.header("From") == [BOB]
+
+
+HOSTILE = st.one_of(
+    st.binary(max_size=80).map(lambda raw: raw.replace(b"\n", b" ").decode("latin-1")),
+    st.text(max_size=40),
+    st.sampled_from(["=?utf-8?q?a=0d=0aBcc:_e@x?=", "<a@b\rBcc: c@d>", "a" * 5000, "<x@y> <z@z>"]),
+)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_hostile_mail_in_a_strict_reader(subject: str, ident: str, name: str) -> None:
+    """Whatever a message has in its header, the reply to it is well-formed."""
+    lines = [
+        f"From: {name} <{ANN}>",
+        f"To: {BOB}",
+        f"Subject: {subject}",
+        f"Message-ID: {ident}",
+        f"References: {ident} <1@x> {subject}",
+    ]
+    raw = "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "replace")
+    one = job(header=raw.decode() + "\n")
+    case = reply._case(one, ACTION)
+    html = (("html", f"<p>{name}</p>"),)
+    found = by_email(reply._write(one, replace(ACTION, text=subject, options=html), case))
+    assert found.fields["to"] == ANN
+    assert found.fields["from"] == BOB
+    assert "bcc" not in found.fields
+    assert [kind for kind, _ in found.parts] == ["text/plain", "text/html"]
 
 
 SPELLINGS = (
