@@ -65,8 +65,6 @@ class About(NamedTuple):
     """It is delivered: programs run."""
     message: Message | None = None
     """As it came, whatever rules have done to it since."""
-    allowed: bool = False
-    """The site says that it is no spam (route/access.py)."""
 
 
 class Answers:
@@ -93,11 +91,9 @@ class Answers:
         *,
         really: bool,
         message: Message | None = None,
-        allowed: bool = False,
     ) -> Callable[[Fact], Answer]:
-        """What answers facts about the mail of a user; `really`: programs run. `allowed`: it is
-        no spam, whatever anybody thinks."""
-        about = About(user, really, message, allowed)
+        """What answers facts about the mail of a user; `really`: programs run."""
+        about = About(user, really, message)
         return lambda fact: self._answer(fact, about)
 
     def _answer(self, fact: Fact, about: About) -> Answer:
@@ -110,8 +106,8 @@ class Answers:
 
     def _is_allowed(self, fact: Fact, about: About) -> bool:
         """Has the site said so, or the list of the user?"""
-        if about.allowed or about.user is None:
-            return about.allowed
+        if fact.envelope.allowed or about.user is None:
+            return fact.envelope.allowed
         return self.personal.allows(about.user, about.message or fact.message, fact.envelope)
 
     def remember_seen(self, message: Message, user: User) -> None:

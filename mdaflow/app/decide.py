@@ -21,6 +21,7 @@ from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
+from .personal_lists import personal_stage
 
 log = logging.getLogger("mdaflow")
 _FILE_NAME = re.compile(r"[\w=@-][\w.+=@-]{0,100}")
@@ -75,6 +76,7 @@ def stages_for(
     else:
         rules = os.path.join(user.home, site.config.rules.user)
         own = (
+            personal_stage(site, user, tell),
             forward_stage(site, user, tell, recipient),
             site.rules.stage(rules, tell, home=user.home),
         )

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mdaflow.deliver import ledger, quota
 from mdaflow.deliver.execute import Done
@@ -173,6 +174,8 @@ class Courier:
         """Deliver to one recipient, or to all that it stands for. Never raises."""
         site = self._site
         routed = route(site, envelope.recipient, envelope.sender, envelope.client)
+        if routed.allowed:
+            envelope = replace(envelope, allowed=True)
         if routed.user is not None:
             return deliver_message(site, message, envelope, fence, routed.user)
         if _delivered_before(site, message, envelope):

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mdaflow.engine.run import run
+from mdaflow.errors import TempFail
 from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.message import Message
+from mdaflow.route.access import Asked, Verdict
 from mdaflow.route.doubts import doubts as doubts
 from mdaflow.route.resolve import Destination as Destination
 from mdaflow.route.resolve import Router
@@ -23,6 +25,8 @@ class Routed(NamedTuple):
     """What routing has found out."""
 
     destinations: Sequence[Destination]
+    allowed: bool = False
+    """The access table says OK."""
 
     @property
     def user(self) -> User | None:
@@ -49,7 +53,53 @@ def route(
 
     `steps` gets what was asked and answered.
     """
-    return Routed(site.router.resolve(recipient, steps))
+    try:
+        verdict = _verdict(site, recipient, sender, client, steps)
+        found = _decided(site, recipient, verdict)
+    except TempFail as error:
+        verdict, found = (
+            None,
+            Destination("refused", recipient, status=error.status, why=str(error)),
+        )
+    if found is None:
+        allowed = verdict is not None and verdict.allowed
+        return Routed(site.router.resolve(recipient, steps), allowed)
+    if steps is not None:
+        said = str(found.status) if found.status is not None else f"{found.kind} {found.name}"
+        steps.append(Step(f"=> {said}", found.why, found.where, []))
+    return Routed((found,))
+
+
+def _verdict(
+    site: Site, recipient: str, sender: str, client: Client, steps: list[Step] | None
+) -> Verdict | None:
+    """What the access table says. Raises TempFail."""
+    if site.access is None:
+        return None
+    asked: list[Asked] | None = None if steps is None else []
+    verdict = site.access.judge(client, sender, recipient, asked)
+    if steps is not None:
+        below = [Step(a.key, a.answer or "no", a.where, []) for a in asked or ()]
+        said = ("nothing", "") if verdict is None else (verdict.action, verdict.where)
+        steps.append(Step("access", *said, below))
+    return verdict
+
+
+def _decided(site: Site, recipient: str, verdict: Verdict | None) -> Destination | None:
+    """The destination, if the access table decides. Raises TempFail."""
+    if verdict is None:
+        return None
+    if verdict.status is not None:
+        why = f"{verdict.key} in the access table"
+        return Destination(
+            "refused", recipient, status=verdict.status, why=why, where=verdict.where
+        )
+    if verdict.action == "DISCARD":
+        return Destination("nothing", "", where=verdict.where)
+    domain = recipient.rpartition("@")[2].lower()
+    if verdict.relays and "@" in recipient and not site.router.has_domain(domain):
+        return Destination("relay", recipient, where=verdict.where)
+    return None
 
 
 def forward_of(site: Site, user: User, envelope: Envelope) -> Iterator[Step]:

@@ -47,3 +47,5 @@ class Envelope:
     """The sender's name for this transaction (ENVID), decoded."""
     orcpt: str = ""
     """The value of ORCPT as it was sent: `rfc822;xtext`."""
+    allowed: bool = False
+    """Our access table says OK: it is no spam, whatever scanners would say."""

@@ -10,9 +10,11 @@ What a verdict means for a recipient:
 
     REJECT    refused at RCPT with `status`, 4yz or 5yz, before aliases and rules.
     DISCARD   accepted and dropped: no rule runs, nobody gets a copy, the log says so.
-    OK        rules see no spam (`Answers.about(allowed=True)`): `spam` is false, `spam.score` 0.
+    OK        rules see no spam (`Envelope.allowed`): `spam` is false, `spam.score` 0.
               Viruses, quotas, loops and unknown users are what they were.
-    RELAY     nothing: who may relay is the MTA's matter. It keeps broader keys from answering.
+    RELAY     by a key `To:` a recipient in a domain that none of our tables names goes on to
+              the next MTA; else nothing: what clients and senders may is the MTA's matter. It keeps
+              broader keys from answering.
 
 The first question that is refused or discarded decides. So an OK is never more than the answer to
 its own question: `To:abuse@ OK` takes that recipient out of `To:example.org REJECT`, and no spam
@@ -62,11 +64,18 @@ class Verdict(NamedTuple):
     """The key that was found, as `From:example.org`."""
     where: str
     """`file:line` of the key."""
+    allowed: bool = False
+    """It is no spam, whatever scanners would say."""
 
     @property
     def stops(self) -> bool:
         """Is the message not delivered?"""
         return self.action in ("REJECT", "DISCARD")
+
+    @property
+    def relays(self) -> bool:
+        """Does the message go on, if the recipient is none of ours?"""
+        return self.action == "RELAY" and self.key.startswith(f"{TO}:")
 
 
 class Asked(NamedTuple):
@@ -102,7 +111,9 @@ class Access:
         for verdict in self._questions(files, client, sender, recipient, asked):
             if verdict is not None and verdict.stops:
                 return verdict
-            if verdict is not None and (known is None or known.action == "RELAY"):
+            if verdict is not None and verdict.relays:  # and what was allowed stays so
+                known = verdict._replace(allowed=known is not None and known.allowed)
+            elif verdict is not None and (known is None or known.action == "RELAY"):
                 known = verdict
         return known
 
@@ -134,7 +145,9 @@ def _find(
             if entry is not None:
                 action, status = entry[0]
                 found = _asked(file, tag, key, entry)
-                return None if action == "SKIP" else Verdict(action, status, found.key, found.where)
+                if action == "SKIP":
+                    return None
+                return Verdict(action, status, found.key, found.where, action == "OK")
     return None
 
 
