@@ -32,6 +32,7 @@ from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
+from mdaflow.route.resolve import TOO_MANY, Destination
 from mdaflow.route.users import User
 
 from .build import Site, accounts_of
@@ -45,6 +46,11 @@ from .routing import route, whose_turn
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
+
+PATIENCE = 3600.0
+"""Seconds for which mail waits behind aliases that are a loop, or too many; then it is refused."""
+CIRCLE = 86_400.0
+"""Seconds for which such a recipient is known."""
 
 _BEFORE = Done(Status(250, "2.0.0", "was delivered before"), "delivered")
 """What becomes of a message that came again because its peer did not know it."""
@@ -152,7 +158,7 @@ class Courier:
         routed = route(self._site, recipient, sender, client)
         status, why = RECIPIENT_OK, ""
         if routed.refusal is not None:
-            status, why = routed.refusal.status or INTERNAL, routed.refusal.why
+            status, why = self._refused(recipient, routed.refusal)
         elif routed.user is not None:
             try:
                 self._check_room(routed.user)
@@ -162,6 +168,21 @@ class Courier:
             level = logging.WARNING if status.temporary else logging.INFO
             log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), why)
         return status
+
+    def _refused(self, recipient: str, refusal: Destination) -> tuple[Status, str]:
+        """The reply to a recipient that nobody is, and why. A circle that stays is a loop (P35):
+        first the site has time to mend it."""
+        status, store = refusal.status or INTERNAL, self._site.answers.store
+        if status == TOO_MANY:
+            key, now = f"circle {recipient.lower()}", time.time()
+            try:
+                store.add(key, str(now), CIRCLE)
+                since = float(store.get(key) or now)
+            except (OSError, ValueError):
+                since = now
+            if now - since > PATIENCE:
+                return LOOP, f"{refusal.why}, for {(now - since) / 3600:.0f} hours"
+        return status, refusal.why
 
     def _check_room(self, user: User) -> None:
         """Raise when a quota leaves no room. Raises TempFail, PermFail."""

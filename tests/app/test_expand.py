@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_mta import FakeMTA
 
+from mdaflow.app import pipeline
 from mdaflow.app.build import open_site
 from mdaflow.app.config import Config, Folders, Rules
 from mdaflow.app.pipeline import Courier
@@ -268,3 +270,13 @@ def test_back_to_a_list(tmp_path: Path) -> None:
         about = Envelope("eve@example.net", "all@example.org")
         assert str(courier.deliver(back, about, lambda: True)).startswith("554 5.4.6 ")
         assert len(mta.sessions) == 1
+
+
+def test_circle_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of aliases puts mail off at first; when nobody mends it, it is refused (P35)."""
+    courier = site_with(tmp_path, "a: b\nb: a\n")
+    assert courier.check("a@example.org").code == 451
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * pipeline.PATIENCE)
+    assert str(courier.check("a@example.org")).startswith("554 5.4.6 ")
+    assert courier.check("b@example.org").code == 451
