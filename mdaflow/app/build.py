@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .identities import Identities
     from .inflight import InFlight
+    from .senders import SiteSenders
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
@@ -77,6 +78,8 @@ class Site:
     """Who writes to an inbox in the spool of the system, where we may not."""
     access: Access | None = None
     """Whose mail is taken; None: everybody's."""
+    srs: SiteSenders | None = None
+    """Who rewrites the senders of what is forwarded, and knows them again; None: nobody."""
 
     def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
         """Open while rules run on a message. True: it has stopped workers, so none shall run."""
@@ -96,7 +99,17 @@ class Site:
 
         c, store = self.config, self.answers.store
         places = c.next_hop, c.quarantine, c.state
-        return Means(self.hostname, *places, self.key, store, c.recipient_delimiter, self.steward)
+        return Means(
+            self.hostname,
+            *places,
+            self.key,
+            store,
+            c.recipient_delimiter,
+            self.steward,
+            relay=c.relay,
+            srs=self.srs,
+            resent=c.forward.resent,
+        )
 
     def mailbox(self, user: User, *, refuse: bool = True) -> Mailbox:
         """The mailbox of a user, with its quota; unless `refuse`, that only counts."""
@@ -136,6 +149,9 @@ def open_site(
     access = _access(config)
     if kept:
         _load((*router.tables.aliases, *(access.tables if access is not None else ())))
+    srs = _senders(config, router)
+    if srs is not None and inflight is not None:  # a server refuses to begin (P51)
+        srs.load()
     return Site(
         config,
         hostname,
@@ -151,7 +167,19 @@ def open_site(
         inflight,
         identities,
         access=access,
+        srs=srs,
     )
+
+
+def _senders(config: Config, router: Router) -> SiteSenders | None:
+    """Who rewrites senders, and knows them again where mail to them comes back."""
+    if not config.forward.srs.domain:
+        return None
+    from .senders import SiteSenders
+
+    srs = SiteSenders(config.forward.srs.domain, config.forward.srs.secrets, router.has_domain)
+    router.tables = router.tables._replace(srs=srs)
+    return srs
 
 
 def accounts_of(site: Site) -> list[SystemUsers]:

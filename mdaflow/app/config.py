@@ -172,6 +172,18 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Srs:
+    """Rewriting the senders of what is forwarded, for receivers that check SPF."""
+
+    __pydantic_config__ = _STRICT
+
+    domain: Annotated[str, Is("hostname")] = ""
+    """The domain of rewritten senders, whose mail comes here; empty for senders as they are."""
+    secrets: Path = "/etc/mdaflow/srs.secrets"
+    """A file of keys, one a line, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """What of a message goes on to others."""
 
@@ -180,6 +192,9 @@ class Forward:
     file: Annotated[str, Is("below_or_none")] = ""
     """The file below a user's folder that says where his mail goes, such as `.forward`; empty for
     none, as where local(8) of Postfix has read it already."""
+    srs: Srs = field(default_factory=Srs)
+    resent: bool = False
+    """Add Resent fields, which say who has sent the message on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +251,10 @@ class Config:
     """The folder of the quarantine; it has to exist before a rule uses it."""
     forward: Forward = field(default_factory=Forward)
     next_hop: Annotated[str, Is("hop")] = "127.0.0.1:25"
-    """The MTA that takes what rules send, by SMTP: `host:port`."""
+    """The MTA that takes what we send: `host:port` for SMTP, or with `smtp://` or `lmtp://` before
+    it, or `lmtp:unix:/path`."""
+    relay: Annotated[str, Is("hop_or_none")] = ""
+    """The MTA that takes mail for other domains, as `next_hop`; empty for that one."""
     timezone: Annotated[str, Is("zone")] = ""
     """The zone of dates in rules, e.g. `Europe/Vienna`; empty is the machine's."""
     trusted_authserv_ids: tuple[Annotated[str, Is("hostname")], ...] = ()

@@ -156,7 +156,7 @@ def answer_of(act: Callable[[], object]) -> list[object]:
         return ["ok", act()]
     except MailError as error:
         status = error.status
-        return ["mail", status.code, status.enhanced, status.text, str(error)]
+        return ["mail", status.code, status.enhanced, status.text, str(error), list(error.done)]
     except Unanswerable as error:
         return ["unanswerable", str(error)]
     except Nonsense:
@@ -170,9 +170,9 @@ def result(answer: Any) -> Any:
     match answer:
         case ["ok", value]:
             return value
-        case ["mail", int(code), str(enhanced), str(text), str(cause)]:
+        case ["mail", int(code), str(enhanced), str(text), str(cause), list(done)]:
             status = Status(code, enhanced, text)
-            raise (TempFail if status.temporary else PermFail)(status, cause)
+            raise (TempFail if status.temporary else PermFail)(status, cause, tuple(done))
         case ["unanswerable", str(text)]:
             raise Unanswerable(text)
         case ["os", int(code), str(text)]:

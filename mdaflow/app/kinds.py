@@ -147,6 +147,19 @@ def _listen(match: re.Match[str], _: str) -> str:
     return match[0]
 
 
+def _hop(match: re.Match[str], _: str) -> str:
+    six, port, path = match.groups()
+    if path is not None:
+        _within(len(os.fsencode(path)), 0, 107)
+    elif port is not None:
+        _within(int(port), 1, 65535)
+    if six is not None:
+        import ipaddress
+
+        ipaddress.IPv6Address(six)
+    return match[0]
+
+
 def _absolute(match: re.Match[str], folder: str) -> str:
     return os.path.normpath(os.path.join(folder, match[0]))
 
@@ -206,6 +219,11 @@ def _zone(match: re.Match[str], _: str) -> str:
     return match[0]
 
 
+_HOP = (
+    r"(?:(?:smtp|lmtp)://)?(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})"
+    r"|lmtp:unix:(/.+)"
+)
+_HOP_WANTED = "HOST:PORT or [IPV6]:PORT, perhaps behind smtp:// or lmtp://, or lmtp:unix:/PATH"
 _LOGIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
 _MORE = r"(?::LAYOUT=fs|:UTF-8|:SUBSCRIBE|:SEPARATOR=[/.^|~])*"
 _SERVER = r"(?:[^\s/?#@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
@@ -236,11 +254,8 @@ KINDS: dict[str, Kind] = {
     "folder": _text(
         "the path of a folder (~ is not expanded), or nothing", r"(?:[^~].*)?", _absolute_or_none
     ),
-    "hop": _text(
-        "HOST:PORT or [IPV6]:PORT",
-        r"(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
-        _listen,
-    ),
+    "hop": _text(_HOP_WANTED, _HOP, _hop),
+    "hop_or_none": _text(f"{_HOP_WANTED}, or nothing", f"(?:{_HOP})?", _hop),
     "hostname": _text("a host name", r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,252})?"),
     "listen": _text(
         "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",

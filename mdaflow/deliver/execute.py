@@ -12,7 +12,7 @@ An action that can never work is refused to the sender only if it is all that th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +23,7 @@ from mdaflow.errors import (
     REJECTED,
     SAVED,
     TOO_SLOW,
+    MailError,
     PermFail,
     Status,
     TempFail,
@@ -159,7 +160,8 @@ class _Delivery:
         self.use: Use | None = None
         self.steps: list[_Step] = []
         acts = {f"{n} {a}": a for n, a in enumerate(plan.actions) if _is_done_here(a)}
-        self.done = set(ledger.already_done(job)) if len(acts) > 1 else set()
+        several = len(acts) > 1 or any(len(a.targets) > 1 for a in acts.values())
+        self.done = set(ledger.already_done(job)) if several else set()
         self.refuses = plan.deciding.verb == "reject"
         self.moves = [action for action in acts.values() if action.verb in OUTCOMES]
         self.by_path = any(":/" in action.folder for action in acts.values())
@@ -200,9 +202,14 @@ class _Delivery:
             self._keep_instead(action, reason)
             return
         try:
-            self.steps.append(_Step((key,), action, self._prepared(action)))
+            self.steps.append(_Step((key,), action, self._prepared(self._left(key, action))))
         except PermFail as error:
             self._refused(action, error)
+
+    def _left(self, key: str, action: Action) -> Action:
+        """The action for those targets that an earlier try has not reached."""
+        left = tuple(t for t in action.targets if _of_target(key, t) not in self.done)
+        return action if left == action.targets else replace(action, targets=left)
 
     def _prepared(self, action: Action) -> Prepared:
         steward = self.job.means.steward
@@ -213,8 +220,8 @@ class _Delivery:
         return prepared
 
     def _refused(self, action: Action, error: PermFail) -> None:
-        """Pass on what was refused, if that is all there is to do (P40)."""
-        if self.moves == [action] and not self.refuses:
+        """Pass on what was refused, if that is all there is to do (P40) and nobody has it."""
+        if self.moves == [action] and not self.refuses and not error.done:
             raise error
         self._keep_instead(action, str(error))
 
@@ -303,7 +310,10 @@ class _Delivery:
     def _commit(self, step: _Step) -> None:
         try:
             step.prepared.commit()
-        except PermFail as error:
+        except MailError as error:
+            self._reached(step, error.done)
+            if not isinstance(error, PermFail):
+                raise
             self._refused(step.action, error)
             self._store()
         else:
@@ -313,11 +323,22 @@ class _Delivery:
             self.places.append(step.prepared.where)
             self.done.update(step.keys)
 
+    def _reached(self, step: _Step, targets: Sequence[str]) -> None:
+        """Some of several targets have the message, and the others have not."""
+        self.done.update(_of_target(step.keys[0], target) for target in targets)
+        if targets:
+            self.places.append(f"{step.action.verb} {', '.join(targets)}")
+
     def abort(self) -> None:
         """Take back what was not committed."""
         for step in self.steps:
             step.prepared.abort()
         self.steps = []
+
+
+def _of_target(key: str, target: str) -> str:
+    """What was done for one target of an action, in the ledger."""
+    return f"{key} to {target}"
 
 
 def _is_done_here(action: Action) -> bool:

@@ -90,6 +90,12 @@ class Srs:
         return found
 
 
+def is_tagged(address: str, domain: str) -> bool:
+    """Whether an address looks like a rewritten one of a domain."""
+    local, _, here = address.rpartition("@")
+    return here.lower() == domain.lower() and bool(_TAG.match(_meant(local)))
+
+
 def keys_of(content: bytes) -> tuple[bytes, ...]:
     """The keys in a file, one a line, as postsrsd has them."""
     return tuple(line for line in map(bytes.strip, content.splitlines()) if line)

@@ -377,7 +377,7 @@ def test_schema_knows_every_class_and_describes_every_setting() -> None:
     """No class takes keys nobody knows (P51), and each setting that is no section is described."""
     schema = load.schema()
     classes = [schema, *schema["$defs"].values()]
-    titles = {"Config", "Lmtp", "Folders", "System", "Rules", "Limits", "Forward", "Log"}
+    titles = {"Config", "Lmtp", "Folders", "System", "Rules", "Limits", "Log", "Forward", "Srs"}
     assert {one["title"] for one in classes} == titles
     for one in classes:
         assert one["additionalProperties"] is False

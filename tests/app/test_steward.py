@@ -19,7 +19,7 @@ from fake_mta import FakeMTA
 from here import ANN, BOB, RAW, Here
 
 from mdaflow.app.carry import Carried
-from mdaflow.app.frames import MAX_FILES, MAX_VALUE, Frames, sealed_file
+from mdaflow.app.frames import MAX_FILES, MAX_VALUE, Frames, result, sealed_file
 from mdaflow.app.identities import Identities
 from mdaflow.errors import TempFail
 from mdaflow.lang.limits import DEFAULTS
@@ -324,6 +324,30 @@ def test_action_of_the_site(worker: Worker) -> None:
     assert len(mta.taken) == 1
     assert carried.done.relay is not None
     assert carried.done.relay.targets == ("a@b.example",)
+
+
+def test_some_targets_have_it(worker: Worker) -> None:
+    """Who of several has the message is told with the failure: it goes to the others only."""
+    answers: list[Any] = []
+    with FakeMTA({"dot": b"250 2.0.0 Ok\r\n450 4.2.1 Busy\r\n"}, lmtp=True) as mta:
+        config = replace(worker.site.config, next_hop=mta.hop)
+        worker.site = replace(worker.site, config=config)
+
+        def talk(frames: Frames) -> None:
+            targets = ["a@b.example", "c@d.example"]
+            what = {"verb": "forward", "owner": "site", "targets": targets, "also": False}
+            _, (number, _) = prepare(frames, **what)
+            frames.send(["fence"])
+            frames.receive(10)
+            frames.send(["commit", number])
+            answers.append(frames.receive(10).value)
+            frames.send(DONE)
+
+        worker.deliver(talk)
+    [answer] = answers
+    with pytest.raises(TempFail) as failure:
+        result(answer)
+    assert failure.value.done == ("a@b.example",)
 
 
 def test_commit_without_fence(worker: Worker) -> None:
