@@ -43,13 +43,19 @@ def prepare(job: Job, action: Action, *, partly: bool = False) -> Transaction:
     whose = without_detail(envelope.recipient, means.delimiters)  # a loop could count in it
     targets = tuple(dict.fromkeys(action.targets))
     sender = envelope.sender if means.srs is None else means.srs.forward(envelope.sender)
-    resent = _resent(job, () if partly else targets) if means.resent else b""
+    resent = _resent(job, () if partly else targets) if means.resent and not _back(job) else b""
     loops = loop_fields(job.message, whose, means.key, leaving)
     chunks = stored(leaving, resent + loops + _received(job))
     several = action.also or len(targets) > 1
     notify = without_success(envelope.notify) if several else envelope.notify
     wishes = Wishes(envelope.ret, envelope.envid, notify, envelope.orcpt)
     return send.prepare(means, sender, targets, chunks, wishes=wishes, partly=partly)
+
+
+def _back(job: Job) -> bool:
+    """It is on the way back to a rewritten sender, and nobody sends it on."""
+    srs = job.means.srs
+    return srs is not None and srs.reverse(job.envelope.recipient) is not None
 
 
 def _resent(job: Job, targets: Sequence[str]) -> bytes:

@@ -17,7 +17,7 @@ from mdaflow.app.build import Site, open_site
 from mdaflow.app.config import Config, Folders, Forward, Srs
 from mdaflow.app.identity import far_site
 from mdaflow.app.inflight import InFlight, Strikes
-from mdaflow.app.pipeline import deliver_message
+from mdaflow.app.pipeline import Courier, deliver_message
 from mdaflow.app.senders import SiteSenders
 from mdaflow.errors import ConfigError, TempFail
 from mdaflow.mail.envelope import Envelope
@@ -40,7 +40,7 @@ def keys(tmp_path: Path) -> Path:
 def rewriting(site: Site, keys: Path) -> Site:
     """The site, with senders rewritten."""
     srs = Srs(DOMAIN, str(keys))
-    return open_site(replace(site.config, forward=Forward(srs)), site.answers.store)
+    return open_site(replace(site.config, forward=Forward(srs=srs)), site.answers.store)
 
 
 def senders(keys: Path) -> SiteSenders:
@@ -60,6 +60,26 @@ def test_forward(here: Here, keys: Path, sender: str, stays: bool) -> None:
     assert site.srs is not None
     assert site.means.srs is site.srs
     assert stays or site.srs.reverse(said) == sender
+
+
+def test_the_way_back(here: Here, keys: Path) -> None:
+    """What comes back to a rewritten sender goes to the sender, whatever case it has by then; a
+    forged or old address is refused."""
+    with FakeMTA() as mta:
+        here.hop = mta.hop
+        site = rewriting(here.site, keys)
+        assert site.srs is not None
+        back = site.srs.forward(ANN)
+        courier = Courier(site)
+        for address in (back, back.lower()):
+            assert courier.check(address).ok
+            assert courier.deliver(Message(RAW), Envelope("", address), lambda: True).ok
+        forged = courier.check(back.replace("=ann@", "=eve@"))
+        assert (forged.code, forged.enhanced[0]) == (550, "5")
+        assert courier.check(f"nobody@{DOMAIN}").code == 550
+    asked = [one.commands[1:3] for one in mta.taken]
+    assert [rcpt for _, rcpt in asked] == [f"RCPT TO:<{ANN}>".encode()] * 2
+    assert all(mail.startswith(b"MAIL FROM:<> ") for mail, _ in asked)
 
 
 def test_replies_and_notices(here: Here, keys: Path) -> None:
@@ -141,7 +161,7 @@ def test_other_mail_needs_no_keys(here: Here, keys: Path) -> None:
 def test_server(tmp_path: Path, keys: Path) -> None:
     """A server reads the keys when it begins (P51), the process of an account never does."""
     config = Config(users=(Folders(f"{tmp_path}"),), state=f"{tmp_path}/state",
-                    forward=Forward(Srs(DOMAIN, f"{tmp_path}/nowhere")))  # fmt: skip
+                    forward=Forward(srs=Srs(DOMAIN, f"{tmp_path}/nowhere")))  # fmt: skip
     with pytest.raises(ConfigError, match="nowhere"):
         open_site(config, None, InFlight(1, Strikes()))
     assert far_site(config).srs is not None

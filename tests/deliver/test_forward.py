@@ -97,7 +97,7 @@ class Rewriter:
         return f"SRS0=a=b={sender.replace('@', '=')}@srs.example.org" if sender else ""
 
     def reverse(self, address: str) -> str | None:
-        return None
+        return "ann@example.com" if address.startswith("SRS0=") else None
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_rewritten_sender(sender: str, expected: bytes) -> None:
     assert sent(mta).endswith(MAIL)
 
 
-def resent(recipient: str, *targets: str, partly: bool = False) -> bytes:
+def resent(recipient: str, *targets: str, partly: bool = False, srs: bool = False) -> bytes:
     """What a site that tells who has sent the message on makes of it."""
     with FakeMTA() as mta:
         plain = job(mta, envelope=replace(ENVELOPE, recipient=recipient))
-        means = replace(plain.means, resent=True)
+        means = replace(plain.means, resent=True, srs=Rewriter() if srs else None)
         forward.prepare(replace(plain, means=means), to(*targets), partly=partly).commit()
     return sent(mta)
 
@@ -143,6 +143,13 @@ def test_resent_to_many() -> None:
     text = resent(BOB, CARL, "dan@x.org", partly=True)
     assert b"Resent-To: undisclosed-recipients:;\n" in text
     assert CARL.encode() not in text
+
+
+def test_resent_to_a_rewritten_sender() -> None:
+    """What comes back to a rewritten sender was sent on by nobody."""
+    back = "SRS0=a=b=ann=example.com@srs.example.org"
+    assert b"Resent-" not in resent(back, CARL, srs=True)
+    assert b"Resent-" in resent(BOB, CARL, srs=True)
 
 
 def test_resent_by_the_postmaster() -> None:
