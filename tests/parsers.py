@@ -1,4 +1,4 @@
-"""Readers of mail that are not ours: email of Python, at its strictest, and reformime of maildrop."""
+"""Readers of mail that are not ours: email of Python, as strict as can be, and reformime."""
 
 from __future__ import annotations
 
