@@ -16,6 +16,7 @@ from here import BOB, Here, close
 from mdaflow.app import notices
 from mdaflow.app.notices import Notices
 from mdaflow.route.users import User
+from mdaflow.store import clock
 
 BROKEN = "deliver nowhere"
 FAILING = 'list l from "l" rule when from in l { discard }'
@@ -70,8 +71,8 @@ def test_once_a_day(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         list(pool.map(lambda n: both[n % 2].tell(f"{n}"), range(20)))
     assert here.folders == {"notices": 1}
     assert sorted(lines(here), key=int) == [str(n) for n in range(20)]
-    now = time.time() + notices.DAY + 1
-    monkeypatch.setattr(time, "time", lambda: now)
+    later = clock.uptime() + notices.DAY + 1
+    monkeypatch.setattr(clock, "uptime", lambda: later)
     both[1].tell("again")
     assert here.folders == {"notices": 2}
     close(other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from mdaflow.deliver import quota
 from mdaflow.errors import ConfigError
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.store import clock
 from mdaflow.store.memory import MemoryStore
 
 
@@ -170,8 +170,8 @@ def test_warned_once_a_day(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         fill()
     assert len(warnings(here)) == 1
-    now = time.time() + notices.DAY + 1
-    monkeypatch.setattr(time, "time", lambda: now)
+    later = clock.uptime() + notices.DAY + 1
+    monkeypatch.setattr(clock, "uptime", lambda: later)
     fill()
     assert len(warnings(here)) == 2
     close(sites[1])
