@@ -51,8 +51,8 @@ _ADDRESSES = ("user", *_SENT)
 
 Deliver = Callable[[Message, Envelope, User, Callable[[], bool]], Status]
 """Delivers to a user of ours, and writes the log line."""
-Tell = Callable[[Message, Envelope, Done], None]
-"""Writes the log line of a destination that is no user."""
+Tell = Callable[[Message, Envelope, Done, str], None]
+"""Writes the log line of a destination that is no user, with file and line that named it."""
 
 
 class Part(NamedTuple):
@@ -134,7 +134,7 @@ class Expansion:
             return
         for destination, done in self._guarded(part):
             about = self._about(destination)
-            self._tell(self._message, about, done)
+            self._tell(self._message, about, done, destination.where)
             e = self._envelope
             confirm(self._site, self._message, e, done, e.queue_id or self._job.ident)
             yield destination, done.status
@@ -157,7 +157,7 @@ class Expansion:
             return self._deliver(self._message, about, destination.user, self._fence)
         except Exception as error:  # one destination is no reason to fail the others (P7)
             done = failed(error, destination.name)
-            self._tell(self._message, about, done)
+            self._tell(self._message, about, done, destination.where)
             return done.status
 
     def _in_time(self) -> None:

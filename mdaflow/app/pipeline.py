@@ -47,6 +47,8 @@ from .routing import route, whose_turn
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
 
+_ROUTE = "route"
+"""What decided where no rule did: a table that `mdaflow route` shows."""
 PATIENCE = 3600.0
 """Seconds for which mail waits behind aliases that are a loop, or too many; then it is refused."""
 CIRCLE = 86_400.0
@@ -182,7 +184,8 @@ class Courier:
                 since = now
             if now - since > PATIENCE:
                 return LOOP, f"{refusal.why}, for {(now - since) / 3600:.0f} hours"
-        return status, refusal.why
+        where = refusal.where.rpartition("/")[2]
+        return status, f"{refusal.why} ({where})" if where else refusal.why
 
     def _check_room(self, user: User) -> None:
         """Raise when a quota leaves no room. Raises TempFail, PermFail."""
@@ -236,5 +239,5 @@ def _for_now(status: Status) -> Status:
     return status if status.temporary else INTERNAL
 
 
-def _tell(message: Message, envelope: Envelope, done: Done) -> None:
-    _log(message, envelope, Carried(done))
+def _tell(message: Message, envelope: Envelope, done: Done, where: str = "") -> None:
+    _log(message, envelope, Carried(done, _ROUTE if where else "", where.rpartition("/")[2]))

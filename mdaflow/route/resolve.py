@@ -174,7 +174,7 @@ class _Walk:
         self.origin = self.recipient.rpartition("@")[2]
         self.waiting: deque[tuple[str, _Place]] = deque([(self.recipient, _Place(steps=steps))])
         self.found: dict[str, Destination] = {}
-        self.expanded: set[tuple[str, str | None]] = set()
+        self.expanded: set[tuple[str, str, str, str | None]] = set()
         self.met = 0
 
     def destinations(self) -> tuple[Destination, ...]:
@@ -276,12 +276,13 @@ class _Walk:
 
     def _expand(self, alias: Alias, local: str, domain: str, at: _Place) -> None:
         name = alias.name
-        what = f"{name} {local}@{domain}" if alias.match or name[0] == "@" else name
-        if name in at.above or (what, at.sender) in self.expanded:
+        depends = alias.match is not None or name[0] == "@"  # on the whole address
+        what = name, local if depends else "", domain, at.sender
+        if name in at.above or what in self.expanded:
             again = "a loop, passed over" if name in at.above else "as above"
             self._tell(at, name, again, alias.where)
             return
-        self.expanded.add((what, at.sender))
+        self.expanded.add(what)
         if at.steps is not None:
             at = self._tell(at, name, ", ".join(map(str, alias.targets[:20])), alias.where)
         sender = self._owner(name, domain) or at.sender

@@ -187,9 +187,9 @@ def test_program_file_and_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "Delivered-To: all@example.org\n" in copy.read_text()
     assert len(stored(tmp_path, "ann")) == 1
     found = [r.__dict__["fields"] for r in caplog.records if "fields" in r.__dict__]
-    assert sorted((f["to"].partition("@")[0], f["status"]) for f in found) == [
-        *(("all", status) for status in ("delivered", "delivered", "discarded", "piped")),
-        ("ann", "delivered"),
+    assert sorted((f["to"].partition("@")[0], f["status"], f["where"]) for f in found) == [
+        *(("all", s, "aliases:1") for s in ("delivered", "delivered", "discarded", "piped")),
+        ("ann", "delivered", ""),
     ]
 
 
