@@ -27,8 +27,9 @@ from mdaflow.mail.targets import Target, TargetError, parse_targets
 
 from .tables import MAX_PROBLEMS
 
-_PLAIN = re.compile(r"[\w.+=-]+(?:@[\w.-]+)?(?:,[ \t]*[\w.+=-]+(?:@[\w.-]+)?)*", re.ASCII)
-"""Targets that need no looking at: almost all lines of almost all tables."""
+_ATOMS = r"(?![^,]{200})[\w+=-]+(?:\.[\w+=-]+)*(?:@[\w-]+(?:\.[\w-]+)*)?"
+_PLAIN = re.compile(rf"{_ATOMS}(?:,[ \t]*{_ATOMS})*", re.ASCII)
+"""Addresses alone, and nothing unusual in them: almost all lines of almost all tables."""
 _ALIAS = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^":#\s][^":]*?))[ \t]*:(.*)', re.DOTALL)
 _VIRTUAL = re.compile(r'("(?:[^"\\]|\\.)*"(?:@\S+)?|\S+)[ \t]+(.*)', re.DOTALL)
 _REGEXP = re.compile(r"(.)((?:\\.|(?!\1).)*)\1([a-z]*)[ \t]+(.*)", re.DOTALL)
@@ -59,6 +60,8 @@ class Alias(NamedTuple):
 
 @lru_cache(4096)
 def _parsed(text: str) -> tuple[Target, ...]:
+    if _PLAIN.fullmatch(text):
+        return tuple([Target("address", said.strip()) for said in text.split(",")])
     return parse_targets(text)
 
 
