@@ -16,7 +16,7 @@ Targets are read when they are asked for; what is wrong in them is found when th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ _PLAIN = re.compile(rf"{_ATOMS}(?:,[ \t]*{_ATOMS})*", re.ASCII)
 _ALIAS = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^":#\s][^":]*?))[ \t]*:(.*)', re.DOTALL)
 _VIRTUAL = re.compile(r'("(?:[^"\\]|\\.)*"(?:@\S+)?|\S+)[ \t]+(.*)', re.DOTALL)
 _REGEXP = re.compile(r"(.)((?:\\.|(?!\1).)*)\1([a-z]*)[ \t]+(.*)", re.DOTALL)
+_LINE = re.compile(r".*\n?")
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
 _GROUP = re.compile(r"\$(?:(\$)|([0-9]+)|\{([0-9]+)\}|\(([0-9]+)\))")
 
@@ -79,21 +80,29 @@ class AliasTable:
 
     path: str
     kind: str
-    names: dict[str, tuple[int | str, str]] = field(default_factory=dict)
-    """Names, folded -> line, or file and line, and targets."""
-    patterns: list[tuple[Any, int, str]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    """Names, folded -> line, or file and line; a line break; targets. One string is half of what
+    a tuple of them takes."""
+    patterns: list[tuple[Any, str, str]] = field(default_factory=list)
     """Regular expressions -> line and targets."""
-    shadowed: list[tuple[int, str]] = field(default_factory=list)
+    any_pattern: Any = None
+    """One expression that matches what any of them matches, if there is one."""
+    shadowed: list[tuple[str, str]] = field(default_factory=list)
     """Lines that nothing reaches, and why."""
 
     def find(self, keys: Iterable[str], address: str) -> Alias | None:
         """The alias of the first key that is there, or of the first expression that matches an
-        address; all folded."""
+        address, if there is one; all folded."""
         names = self.names
         for key in keys:
             if key in names:
-                line, text = names[key]
+                line, _, text = names[key].partition("\n")
                 return Alias(key, text, self.where(line), self.kind)
+        return self._match(address) if address and self.patterns else None
+
+    def _match(self, address: str) -> Alias | None:
+        if self.any_pattern is not None and self.any_pattern.search(address) is None:
+            return None
         for pattern, line, text in self.patterns:
             match = pattern.search(address)
             if match is not None:
@@ -102,14 +111,15 @@ class AliasTable:
 
     def all(self) -> Iterator[Alias]:
         """Everything that stands in it."""
-        for name, (line, text) in self.names.items():
+        for name, said in self.names.items():
+            line, _, text = said.partition("\n")
             yield Alias(name, text, self.where(line), self.kind)
         for pattern, line, text in self.patterns:
             yield Alias(f"/{pattern.pattern}/", text, self.where(line), self.kind)
 
-    def where(self, line: int | str) -> str:
-        """File and line of what stands in a line."""
-        return line if isinstance(line, str) else f"{self.path}:{line}"
+    def where(self, line: str) -> str:
+        """File and line of what stands in a line, or where it says that it stands."""
+        return f"{self.path}:{line}" if line.isdecimal() else line
 
 
 def keys_of(local: str, domain: str, delimiters: str, *, ours: bool) -> tuple[str, ...]:
@@ -138,9 +148,10 @@ class _Reader:
     def add(self, line: int, name: str, text: str) -> None:
         key, names = name.casefold(), self.table.names
         if key in names:
-            self.table.shadowed.append((line, f"{name} stands in line {names[key][0]} already"))
+            before = names[key].partition("\n")[0]
+            self.table.shadowed.append((str(line), f"{name} stands in line {before} already"))
         elif self.good(line, text):
-            names[key] = line, text
+            names[key] = f"{line}\n{text}"
 
     def good(self, line: int, text: str) -> bool:
         if _PLAIN.fullmatch(text):
@@ -211,7 +222,26 @@ def _regexp(reader: _Reader, line: int, said: str) -> None:
     if max(numbers, default=0) > pattern.groups:
         reader.problem(line, f"there is no group {max(numbers)} in /{source}/")
     elif reader.good(line, _GROUP.sub("x", text)):
-        reader.table.patterns.append((pattern, line, text.strip()))
+        reader.table.patterns.append((pattern, str(line), text.strip()))
+
+
+def _any_of(patterns: Sequence[Any]) -> Any:
+    """One expression for all of them, when that can be; most addresses match none.
+
+    Their options stay theirs. A quotation without an end (`\\Q`) would go on behind its bracket.
+    """
+    if len(patterns) < 2 or any(r"\Q" in pattern.pattern for pattern in patterns):
+        return None
+    import re2
+
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, 16 << 20
+    flags = ("i" if not pattern.options.case_sensitive else "-i" for pattern in patterns)
+    each = (f"(?{f}:{pattern.pattern})" for f, pattern in zip(flags, patterns, strict=True))
+    try:
+        return re2.compile("|".join(each), options)
+    except re2.error:  # too large, or groups of the same name
+        return None
 
 
 FORMATS = {"aliases": _aliases, "virtual": _virtual, "regexp": _regexp}
@@ -231,6 +261,7 @@ def parse_table(kind: str, text: bytes, path: str) -> AliasTable:
         read(reader, line, said)
     if reader.problems:
         raise ConfigError(tuple(reader.problems))
+    reader.table.any_pattern = _any_of([pattern for pattern, _, _ in reader.table.patterns])
     return reader.table
 
 
@@ -240,7 +271,8 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     Comments and empty lines may stand in between.
     """
     begun, parts = 0, [""]
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, found in enumerate(_LINE.finditer(text), 1):  # a list of all would stay in memory
+        line = found[0]
         bare = line.strip()
         if not bare or bare[0] == "#":
             continue
@@ -282,6 +314,6 @@ def of_rules(found: Iterable[tuple[str, Iterable[str], str]]) -> AliasTable:
     table = AliasTable("the rules", "aliases")
     for name, targets, where in found:
         key = name.casefold()
-        first, before = table.names.get(key, (where, ""))
-        table.names[key] = first, ", ".join(filter(None, (before, *targets)))
+        first, _, before = table.names.get(key, f"{where}\n").partition("\n")
+        table.names[key] = f"{first}\n{', '.join(filter(None, (before, *targets)))}"
     return table
