@@ -26,7 +26,7 @@ from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.trial import named_rules, try_case
 from mdaflow.cli import COMMANDS, mdaflow
-from mdaflow.deliver import execute, mailbox, pipe, program, reply
+from mdaflow.deliver import execute, mailbox, notify, pipe, program, reply
 from mdaflow.engine import compile as engine
 from mdaflow.engine import match, state, texts
 from mdaflow.engine.context import Settings
@@ -336,16 +336,17 @@ def test_numbers() -> None:
         f"No level is longer than {texts.MAX_LEVEL} characters",
         f"and {magic.LOOK_AT >> 10} KiB of each",
         f"in one line of at most {execute.MAX_REPLY} characters",
-        f".Ic every No {reply.EVERY / day:g} days , which is the least time",
+        f"a day or more; without it {reply.EVERY / day:g} days.",
         f"{pipe.SECONDS:g} seconds without it and {pipe.MAX_SECONDS / 60:g} minutes at most",
         f"{pipe.LOCK_WAIT:g} seconds at most; a name",
         f"may take {lower.FILTER_SECONDS:g} seconds if nothing is said",
         f"or more than {answers.MAX_FILTERED >> 20} MiB",
         f"With {answers.EX_TEMPFAIL}, by a signal or after {answers.COMMAND_SECONDS:g} seconds",
         f"in the last {answers.SEEN / day:g} days",
+        f"An address gets {notify.MOST} in an hour at most",
     ):
         assert said in text
-    assert day == statements.DAY
+    assert day == statements.DAY == reply.LEAST
 
 
 # --- mdaflow.yaml(5) -------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """The time by which a store keeps values: it goes on as the machine runs, whatever its clock says.
 
 Times to live are lengths of time, and a clock that is set must not end them (P45). While the
-machine runs, only its uptime counts. Over a restart the clock tells how long the machine was off,
-but is believed for `MOST_OFF` at most, and never that time went back. So values end too late
-after a longer time off, and too early only by so much.
+machine runs, only its uptime counts. Over a restart the clock tells how long it was since, but is
+believed for `MOST_OFF`, or for the new uptime where that is more; and never that time went back. So
+values end too late after a longer time off, and too early only by so much.
 
-Known limits: where the kernel tells no boot id, each opening of a store counts as a restart. A
-machine whose state is copied, set back or paused by its host knows nothing of that time.
+Known limits: where the kernel tells no boot id (`ProcSubset=pid` of systemd), a restart is known
+by the uptime, which is less than it was; values end too late if that was short. So they do where
+a machine is set back or paused by its host.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 MOST_OFF = 86_400.0
-"""Seconds that go by, at most, while the machine is off."""
+"""Seconds that the clock is believed to have gone on."""
 
 _NEVER = 1e15  # no time is so far away; nor is what is no number
 
@@ -58,10 +59,10 @@ def begin(before: Mark | None = None) -> Mark:
     this, up, clock = boot(), uptime(), time.time()
     if before is None:
         at = clock
-    elif this and before.boot == this:
+    elif before.boot == this if this else up >= before.last - before.ahead:
         at = up + before.ahead
     else:
-        at = before.last + min(max(0.0, clock - before.clock), MOST_OFF)
+        at = before.last + min(max(0.0, clock - before.clock), max(up, MOST_OFF))
     return Mark(this, at - up, at, clock)
 
 

@@ -365,13 +365,35 @@ def test_time_is_noted(file: str, machine: Time) -> None:
     assert SqliteStore(file).get("new") == "1"
 
 
-def test_no_boot_id(file: str, machine: Time) -> None:
-    """Without a boot id each opening is a restart: the clock counts, a day at most."""
-    machine.boot = ""
+@pytest.mark.parametrize("jump", [0.0, YEAR, -YEAR])
+def test_no_boot_id(file: str, machine: Time, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    """Without a boot id a restart is known by the uptime."""
+    monkeypatch.setattr(clock, "boot", lambda: "")
     SqliteStore(file).put("a", "1", 100)
+    machine.clock += jump
     machine.pass_by(50)
     assert SqliteStore(file).get("a") == "1"
     machine.pass_by(50)
+    assert SqliteStore(file).get("a") is None
+
+
+def test_restart_without_a_boot_id(
+    file: str, machine: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the clock tells how long it was since."""
+    monkeypatch.setattr(clock, "boot", lambda: "")
+    SqliteStore(file).put("a", "1", 3600)
+    machine.reboot(off=3000)
+    assert SqliteStore(file).get("a") == "1"
+    machine.pass_by(600)
+    assert SqliteStore(file).get("a") is None
+
+
+def test_first_use_long_after_a_restart(file: str, machine: Time) -> None:
+    """The clock is believed for as long as the machine is on again."""
+    SqliteStore(file).put("a", "1", 7 * 86400.0)
+    machine.reboot(off=60)
+    machine.pass_by(7 * 86400.0)
     assert SqliteStore(file).get("a") is None
 
 
