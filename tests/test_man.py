@@ -347,6 +347,7 @@ def test_numbers() -> None:
     ):
         assert said in text
     assert day == statements.DAY == reply.LEAST
+    assert letter.MAX_TEXT == engine.MAX_LETTER
 
 
 # --- mdaflow.yaml(5) -------------------------------------------------------------------------

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
-STAYS = ("done ", "seen ", "rules ", "of ")
-"""How keys begin that no other machine is asked for: what was done with a message and whether it
-was here (P43), the last good rules, what the processes of accounts keep."""
+STAYS = ("done ", "seen ", "circle ", "rules ", "of ")
+"""How keys begin that no other machine is asked for: what was done with a message, whether it was
+here, and since when an address leads nowhere (P43); the last good rules; what the processes of
+accounts keep."""
 
 log = logging.getLogger("mdaflow")
 

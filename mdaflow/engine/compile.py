@@ -26,6 +26,8 @@ from .texts import Pieces, compile_text, folder, in_html, length, plain
 Compiled = Callable[[Run], Step]
 LONG = 1 << 10
 """Characters of a text that is not kept for nothing."""
+MAX_LETTER = 64 << 10
+"""Characters of a text that goes into a letter."""
 MAX_MATCHES = 10_000
 """Matches that one score counts."""
 
@@ -99,7 +101,7 @@ def _option(name: str, value: ir.Text | ir.Number) -> Callable[[Run], str | floa
         amount = value.amount
         return lambda run: amount
     text, shown = compile_text(value), in_html if name == "html" else plain
-    return lambda run: shown(text(run))
+    return lambda run: shown(text(run))[:MAX_LETTER]
 
 
 What = Callable[[Run], dict[str, Any]]
@@ -133,12 +135,15 @@ def _forward(node: ir.Act) -> What:
 
 def _notify(node: ir.Act) -> What:
     to, text = (compile_text(text) for text in node.operands)
-    return lambda run: {"targets": (_address(node.span, to(run)),), "text": plain(text(run))}
+    return lambda run: {
+        "targets": (_address(node.span, to(run)),),
+        "text": plain(text(run))[:MAX_LETTER],
+    }
 
 
 def _reply(node: ir.Act) -> What:
     text, handle = compile_text(node.operands[0]), _handle(node)
-    return lambda run: {"text": plain(text(run)), "handle": handle}
+    return lambda run: {"text": plain(text(run))[:MAX_LETTER], "handle": handle}
 
 
 def _handle(node: ir.Act) -> str:
