@@ -21,6 +21,8 @@ from need import need
 DOMAINS = f"{MAILDIRS}, {MBOXES}"
 NOT_IN_TABLE = f"unlisted@{MAILDIRS}"
 """An address that Postfix itself knows not to exist."""
+REWRITTEN = "srs.example.org"
+"""The domain of rewritten senders, which goes to mdaflow in every mode."""
 
 MAIN = """\
 compatibility_level = 3.6
@@ -41,6 +43,8 @@ myorigin = example.org
 disable_dns_lookups = yes
 default_transport = error:5.1.2 no mail leaves this machine
 relay_transport = error:5.1.2 no mail leaves this machine
+relay_domains = {rewritten}
+transport_maps = inline:{{ {{ {rewritten} = lmtp:unix:private/mdaflow-lmtp }} }}
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_authorized_xclient_hosts = 127.0.0.1
 recipient_delimiter = +
@@ -103,7 +107,8 @@ class Postfix:
         os.chown(root / "data", pwd.getpwnam("postfix").pw_uid, -1)
         chosen = {"alias_maps": ""} | MODES[mode] | more
         settings = "".join(f"{name} = {value}\n" for name, value in chosen.items())
-        (self._etc / "main.cf").write_text((MAIN + settings).format(root=root))
+        text = (MAIN + settings).format(root=root, rewritten=REWRITTEN)
+        (self._etc / "main.cf").write_text(text)
         chroot = "y" if mode == "virtual_transport" else "n"
         (self._etc / "master.cf").write_text(MASTER.format(port=self.port, chroot=chroot))
         (self._etc / "users").write_text(f"!/^{NOT_IN_TABLE}$/ ok\n")

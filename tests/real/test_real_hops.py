@@ -14,7 +14,7 @@ from letters import letter, note
 from mailsystem import MailSystem
 from mdaflow_server import MAILDIRS, Mdaflow, give_away, new_root
 from need import need
-from postfix import NOT_IN_TABLE
+from postfix import NOT_IN_TABLE, REWRITTEN
 
 from mdaflow.deliver import send
 from mdaflow.deliver.job import Means
@@ -143,7 +143,7 @@ def rewriting(site: MailSystem, tmp_path: Path) -> Iterator[MailSystem]:
     before = config.read_text()
     config.write_text(
         f"{before}next_hop: 127.0.0.1:{site.postfix.port}\n"
-        f"forward: {{resent: true, srs: {{domain: {MAILDIRS}, secrets: {keys}}}}}\n"
+        f"forward: {{resent: true, srs: {{domain: {REWRITTEN}, secrets: {keys}}}}}\n"
     )
     site.mdaflow.reload()
     yield site
@@ -161,7 +161,7 @@ def test_srs(rewriting: MailSystem) -> None:
     head = friend.files()[0].read_text()
     sender = head.partition("Return-Path: <")[2].partition(">")[0]
     assert sender.startswith("SRS0=")
-    assert sender.endswith(f"=outside.example=eve@{MAILDIRS}")
+    assert sender.endswith(f"=outside.example=eve@{REWRITTEN}")
     assert f"\nResent-From: {bob.address}\nResent-To: {friend.address}\nResent-Date: " in head
     site.postfix.swaks(note(sender), "<>", sender)
     assert site.postfix.logged("reject: RCPT", f"from=<> to=<{SENDER}>", "no mail leaves")
