@@ -47,6 +47,7 @@ users:
   - folders: {root}/mail
   - folders: {root}/mbox-mail
     mailbox: mbox:mail:INBOX=inbox
+aliases: ["{root}/aliases"]
 lmtp:
   listen: ["unix:{root}/run/lmtp.sock"]
 rules:
@@ -58,6 +59,9 @@ log:
   to: {root}/run/mdaflow.log
   format: json
 """
+
+ALIASES = "# who else gets mail\nteam: alice, bob, frank@example.com\npostmaster: carol\n"
+TEAM = "team@example.org"
 
 RULES = {
     ALICES: (ROOT / "rules/demo.rules").read_text("utf-8"),
@@ -162,6 +166,8 @@ def make_site(root: Path) -> list[str]:
         own.parent.mkdir(parents=True)
         own.write_text(rules, "utf-8")
     shutil.copyfile(ROOT / "rules/site.rules", root / "rules/before/10-site.rules")
+
+    (root / "aliases").write_text(ALIASES, "utf-8")
 
     command = [os.fspath(MDAFLOW), "serve", "--config", os.fspath(root / "mdaflow.yaml")]
     user = '""'
@@ -328,10 +334,20 @@ def show(table: list[Row]) -> None:
         print(f"{line(row[:4])}  {check}  {row.place}")
 
 
+def show_route(root: Path) -> bool:
+    """Print where the mail of an alias goes; whether somebody has it."""
+    print(f"\nWho gets mail for {TEAM} (mdaflow route {TEAM}):\n", flush=True)
+    command = MDAFLOW, "route", "--config", root / "mdaflow.yaml", TEAM
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(found.stdout + found.stderr, end="", flush=True)
+    return found.returncode == 0
+
+
 def look_around(root: Path, pid: int) -> str:
     """What to try while the server with this process id runs."""
     test = (MDAFLOW, "test", "--config", root / "mdaflow.yaml", "-r", ALICE, SAMPLES / "urgent.eml")
     why = shlex.join(map(str, test))
+    route = shlex.join(map(str, (MDAFLOW, "route", "--config", root / "mdaflow.yaml", TEAM)))
     return f"""
 Look around:
   mailboxes    {root}/mail, {root}/mbox-mail
@@ -339,6 +355,7 @@ Look around:
                {root}/rules/before/10-site.rules (then: kill -HUP {pid})
   log          {root}/run/mdaflow.log
   why, again   {why}
+  who gets it  {route}
   more mail    swaks --protocol LMTP --socket {root}/run/lmtp.sock --to {ALICE}
 
 The server runs until Ctrl-C; then the folder is removed."""
@@ -366,7 +383,7 @@ def main() -> int:
         with serving(make_site(root), root) as server:
             with closing(connect(server, root / "run/lmtp.sock")) as client:
                 print(f"mdaflow serves {ALICE}, {BOB} and {CAROL} in {root}")
-                right = demonstrate(client, root)
+                right = demonstrate(client, root) and show_route(root)
             if not once:
                 print(look_around(root, server.pid), flush=True)
                 signal.pause()
