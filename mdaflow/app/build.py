@@ -23,13 +23,13 @@ from mdaflow.route.aliases import of_rules, parse_members, parse_table
 from mdaflow.route.resolve import Router, Tables
 from mdaflow.route.tables import Table
 from mdaflow.route.tables import Tables as Files
-from mdaflow.route.users import FolderUsers, User, Users
+from mdaflow.route.users import User, Users
 from mdaflow.store import Store
 
 from .answers import Answers
-from .config import Config, Folders, System
-from .kinds import NO_QUOTA
+from .config import Config
 from .rulebook import UserRules, powers_of_users, site_program
+from .sources import open_source
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means, Steward
@@ -145,7 +145,7 @@ def open_site(
     )
     powers = powers_of_users(config.rules.grant, config.rules.deny)
     key = _key(config.state) if kept else b""
-    users = tuple(_source(n, source, delimiters) for n, source in enumerate(config.users))
+    users = tuple(open_source(number, config) for number in range(len(config.users)))
     router = _router(config, hostname, users, before, after)
     access = _access(config)
     if kept:
@@ -189,7 +189,8 @@ def accounts_of(site: Site) -> list[SystemUsers]:
         return []
     from mdaflow.route.accounts import SystemUsers
 
-    return [source for source in site.users if isinstance(source, SystemUsers)]
+    sources = (getattr(source, "source", source) for source in site.users)  # behind a memory
+    return [source for source in sources if isinstance(source, SystemUsers)]
 
 
 def with_store(site: Site, state: str) -> Site:
@@ -221,19 +222,6 @@ def _store(config: Config, state: str) -> Store:
     from mdaflow.store.shared import Shared
 
     return Shared(RedisStore(config.store), near, lambda key: key.startswith(STAYS))
-
-
-def _source(number: int, users: Folders | System, delimiters: str) -> Users:
-    limits = users.quota, users.quota_messages
-    if any(limits) and users.mailbox.startswith("mbox:"):  # load.py has told where it stands
-        raise ConfigError((f"users[{number}]: quota: must be {NO_QUOTA}",))
-    if isinstance(users, Folders):
-        return FolderUsers(users.folders, users.mailbox, delimiters, *limits)
-    from mdaflow.route.accounts import SystemUsers
-
-    uids = range(max(1, users.min_uid), users.max_uid + 1)
-    domains = tuple(domain.lower() for domain in users.system)
-    return SystemUsers(number, users.mailbox, uids, domains, delimiters, *limits)
 
 
 def _stages(program: ir.Program | None) -> tuple[Stage, ...]:

@@ -38,7 +38,7 @@ def user_of(site: Site, name: str | None) -> User:
     login = me.address.rpartition("@")[0]
     if site.config.has_accounts:
         return _allowed(_find(site, login if name is None else name))
-    return me if name in (None, login) else find_user(site, str(name))
+    return me if name in (None, login) else _allowed(find_user(site, str(name)))
 
 
 def _allowed(user: User) -> User:

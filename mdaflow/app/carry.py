@@ -23,6 +23,7 @@ from mdaflow.route.users import User
 from .build import Site
 from .decide import SPARED, decide, stages_for
 from .failure import failed
+from .homes import make_home
 from .notices import Notices
 
 log = logging.getLogger("mdaflow")
@@ -53,7 +54,9 @@ def carry_out(
     decided: Plan | None = None
     try:
         if user.account is not None and user.account.uid != os.geteuid():
-            raise TempFail(INTERNAL, f"only `mdaflow serve` delivers as {user.account.name}")
+            why = f"only `mdaflow serve`, started as root, delivers as {user.account.name}"
+            raise TempFail(INTERNAL, why)
+        make_home(user)
         notice = Notices(site, user)
         with site.noted(message, envelope) as spare:
             if spare:

@@ -122,7 +122,82 @@ class System:
     """How many messages a user may have; 0 for any. Only in Maildirs."""
 
 
-Source = Annotated[Folders | System, Is("source")]
+def _told(default: Any, text: str) -> Any:
+    """A default with its description, which pydantic does not find below what is inherited."""
+    return field(default=default, metadata={"description": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What the users of a source have for which it says nothing else."""
+
+    home: Annotated[str, Is("home")] = _told(
+        "", "The user's folder: `%u` is the address, `%n` its local part, `%d` its domain."
+    )
+    mailbox: Annotated[str, Is("mailbox")] = _told(
+        "maildir:Maildir", "As of `folders`, and with `%u`, `%n` and `%d`."
+    )
+    quota: Annotated[int, Is("quota")] = _told(
+        0, "How much mail a user may have, in bytes; 0 or empty for any. Only in Maildirs."
+    )
+    quota_messages: Annotated[int, Is("quota_messages")] = _told(
+        0, "How many messages a user may have; 0 for any. Only in Maildirs."
+    )
+    uid: Annotated[int, Is("id")] = _told(0, "As whom mail is written; 0 for the server's user.")
+    gid: Annotated[int, Is("id")] = _told(0, "The group of that.")
+    min_uid: Annotated[int, Is("uid")] = _told(
+        1000, "The lowest uid, and gid, that the source may give a user."
+    )
+    max_uid: Annotated[int, Is("uid")] = _told(60_000, "The highest uid.")
+    rules: Annotated[str, Is("below_or_none")] = _told(
+        "", "The user's own rules, below the user's folder; empty for `rules.user`."
+    )
+    timezone: Annotated[str, Is("zone")] = _told(
+        "", "The zone of a user's clock; empty for `timezone` of the site."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Passwd(Profile):
+    """A source of users: a passwd-file, as Dovecot and Unix have it."""
+
+    __pydantic_config__ = _STRICT
+
+    passwd: Path
+    """The file."""
+    domains: tuple[Annotated[str, Is("hostname")], ...] = ()
+    """The domains of users that stand there without one; empty for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sql(Profile):
+    """A source of users: a database."""
+
+    __pydantic_config__ = _STRICT
+
+    sql: str
+    """`sqlite:////PATH`, `postgresql://USER@HOST/NAME` or `mariadb://USER@HOST/NAME`."""
+    user: str
+    """The query for one user, by `:address`, `:local`, `:domain`, `:user` and `:detail`."""
+    domains: str = ""
+    """A query with a row if `:domain` is one of ours."""
+    users: str = ""
+    """The query for all users."""
+    password: Annotated[str, Is("file")] = ""
+    """A file with the password, if it is not in the URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Static(Profile):
+    """A source of users: everybody in some domains."""
+
+    __pydantic_config__ = _STRICT
+
+    static: Annotated[tuple[Annotated[str, Is("hostname")], ...], Is("some")]
+    """The domains."""
+
+
+Source = Annotated[Folders | System | Passwd | Sql | Static, Is("source")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +342,11 @@ class Config:
     def has_accounts(self) -> bool:
         """Have accounts of this machine mail here?"""
         return any(isinstance(source, System) for source in self.users)
+
+    @property
+    def has_uids(self) -> bool:
+        """May a source say as whom mail is written?"""
+        return any(
+            not isinstance(source, Static | Folders) or (isinstance(source, Static) and source.uid)
+            for source in self.users
+        )

@@ -74,7 +74,7 @@ def stages_for(
     if user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid):
         log.warning("<%s>: the home belongs to somebody else, so no rules are run", user.address)
     else:
-        rules = os.path.join(user.home, site.config.rules.user)
+        rules = os.path.join(user.home, rules_of(site, user))
         own = (
             personal_stage(site, user, tell),
             forward_stage(site, user, tell, recipient),
@@ -97,6 +97,11 @@ def forward_stage(
     about = {"whose": user.address, "delimiters": delimiters}
     stages = (site.forwards.stage(p, tell, home=user.home, **about) for p in (*paths, path))
     return next(filter(None, stages), None)
+
+
+def rules_of(site: Site, user: User) -> str:
+    """The path of the user's own rules below the home."""
+    return user.rules or site.config.rules.user
 
 
 def decide(
@@ -133,6 +138,13 @@ def decide(
 
 def _settings(site: Site, user: User | None) -> Settings:
     """What the rules of a user are run with."""
-    if user is None or ":SEPARATOR=" not in user.mailbox:  # mostly, and then nothing is imported
-        return site.settings
-    return site.settings._replace(separator=site.mailbox(user).separator)
+    settings = site.settings
+    if user is None:
+        return settings
+    if ":SEPARATOR=" in user.mailbox:  # seldom, and else nothing is imported
+        settings = settings._replace(separator=site.mailbox(user).separator)
+    if user.timezone:
+        from zoneinfo import ZoneInfo
+
+        settings = settings._replace(zone=ZoneInfo(user.timezone))
+    return settings._replace(own=(*settings.own, *user.own)) if user.own else settings

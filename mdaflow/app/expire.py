@@ -15,7 +15,7 @@ from mdaflow.route.users import User, Users
 
 from . import privileges
 from .build import Site
-from .config import System
+from .config import Folders, System
 from .deputies import Task
 
 ACCOUNT = 600.0
@@ -60,18 +60,31 @@ def tasks(site: Site, users: Sequence[User], go: Go, *, everybody: bool) -> Iter
     for all others as the user of the mail."""
     sources = [*zip(site.config.users, site.users, strict=True)] if everybody else []
     others = [user for user in users if user.account is None]
-    folders = [source for said, source in sources if not isinstance(said, System)]
-    if others or folders:
-        yield Task(site.config.user, partial(_as_mail_user, site, others, folders, go))
-    listed = (source.all() for said, source in sources if isinstance(said, System))
-    for user in chain(users, *listed):
+    ours = [source for said, source in sources if not isinstance(said, System)]
+    if others or ours:
+        yield Task(site.config.user, partial(_as_mail_user, site, others, ours, go))
+    theirs = [source for said, source in sources if not isinstance(said, Folders)]
+    for user in chain(users, listed(theirs)):
         if user.account is not None and user.mailbox.startswith("maildir:"):
             yield Task(user.address, partial(_as_account, user, go), ACCOUNT)
 
 
-def _as_mail_user(site: Site, users: list[User], folders: list[Users], go: Go) -> int:
+def listed(sources: Iterable[Users]) -> Iterator[User]:
+    """All users of some sources. One that cannot list them does not stop the others: it raises its
+    TempFail at the end."""
+    trouble: TempFail | None = None
+    for source in sources:
+        try:
+            yield from source.all()
+        except TempFail as error:
+            trouble = error
+    if trouble is not None:
+        raise trouble
+
+
+def _as_mail_user(site: Site, users: list[User], sources: list[Users], go: Go) -> int:
     privileges.drop(site.config)
-    return go(chain(users, *(source.all() for source in folders)))
+    return go(chain(users, (user for user in listed(sources) if user.account is None)))
 
 
 def _as_account(user: User, go: Go) -> int:

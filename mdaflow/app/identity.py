@@ -1,4 +1,4 @@
-"""A process that is one account of this machine, and delivers its mail.
+"""A process that is one user with a uid of its own, and delivers its mail.
 
 It is forked by the broker (serve/broker.py) while that is root, becomes the account for good, makes
 sure of it, and only then reads what the user has written. It has no descriptors but its
@@ -25,7 +25,6 @@ from typing import Any
 from mdaflow.deliver import quota
 from mdaflow.errors import INTERNAL, MailError, Status, TempFail
 from mdaflow.mail.message import Message
-from mdaflow.route.accounts import SystemUsers
 from mdaflow.route.users import User
 
 from . import mailspool, privileges
@@ -102,8 +101,17 @@ def settled(
 
 def has_writer(site: Site, source: int) -> bool:
     """Have the users of a source their inboxes in /var/mail?"""
-    users = site.users[source] if 0 <= source < len(site.users) else None
-    return isinstance(users, SystemUsers) and users.in_spool
+    said = site.config.users
+    return 0 <= source < len(said) and ":INBOX=/" in said[source].mailbox
+
+
+def refresh(site: Site, source: int) -> None:
+    """Read the table of a source again, if it has one that has changed: once for all processes that
+    will be made."""
+    table = getattr(site.users[source], "table", None) if source < len(site.users) else None
+    if table is not None:
+        with suppress(TempFail):  # who is made says so
+            table.get()
 
 
 def live_as_writer(site: Site, sock: socket.socket, login: str, source: int) -> None:
@@ -115,9 +123,8 @@ def live_as_writer(site: Site, sock: socket.socket, login: str, source: int) -> 
 
 def known(site: Site, login: str, source: int) -> User:
     """The user of a login. Raises TempFail when that has no mail here, or nobody can tell."""
-    users = site.users[source]
-    user = users.by_login(login) if isinstance(users, SystemUsers) else None
-    if user is None:
+    user = site.users[source].by_login(login)
+    if user is None or user.account is None:
         raise TempFail(INTERNAL, f"{login} is no account that has mail here")
     return user
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .config import Folders, System
+from .config import Folders, Passwd, Sql, Static, System
 
 
 class Kind(NamedTuple):
@@ -58,12 +58,19 @@ def checked(word: str, inner: Any) -> Any:
 
 TAG = "="
 """What is not written in the file: which of several forms pydantic took a value for."""
-SOURCES: dict[str, type] = {f"{TAG}folders": Folders, f"{TAG}system": System}
+SOURCES: dict[str, type] = {
+    f"{TAG}folders": Folders,
+    f"{TAG}system": System,
+    f"{TAG}passwd": Passwd,
+    f"{TAG}sql": Sql,
+    f"{TAG}static": Static,
+}
 
 
 def _tag_of_source(value: object) -> str:
-    is_system = isinstance(value, dict) and "system" in value and "folders" not in value
-    return f"{TAG}system" if is_system else f"{TAG}folders"
+    """By the key that each has to have."""
+    found = (tag for tag in SOURCES if isinstance(value, dict) and tag.removeprefix(TAG) in value)
+    return next(found, f"{TAG}folders")
 
 
 NO_QUOTA = "left out where mail is in mbox files, which have no quota"
@@ -208,6 +215,13 @@ def _below_or_in_spool(match: re.Match[str], folder: str) -> str:
     return match[0]
 
 
+def _home(match: re.Match[str], _: str) -> str:
+    path = os.path.normpath(match[0]) if match[0] else ""
+    if ".." in match[0].split("/") or path in ("/", "//"):
+        raise ValueError
+    return path
+
+
 def _zone(match: re.Match[str], _: str) -> str:
     if match[0]:
         import zoneinfo
@@ -241,7 +255,10 @@ _TIMES = {
     for word in words
 }
 
+_NO_MORE = (1 << 32) - 2
 KINDS: dict[str, Kind] = {
+    "absolute": _text("an absolute path without '..'", r"/.+", _home),
+    "address": _text("an address", r"[^@]+@[^@]+"),
     "below": _text("a path below the user's folder, without '..'", r"(.+)", _below),
     "below_or_none": _text(
         "a path below the user's folder, without '..', or nothing", r"(.*)", _below_or_none
@@ -254,9 +271,16 @@ KINDS: dict[str, Kind] = {
     "folder": _text(
         "the path of a folder (~ is not expanded), or nothing", r"(?:[^~].*)?", _absolute_or_none
     ),
+    "home": _text(
+        "an absolute path without '..', in which %u, %n and %d stand for an address and its parts, "
+        "or nothing",
+        r"(?:/(?:[^%]|%[und])+)?",
+        _home,
+    ),
     "hop": _text(_HOP_WANTED, _HOP, _hop),
     "hop_or_none": _text(f"{_HOP_WANTED}, or nothing", f"(?:{_HOP})?", _hop),
     "hostname": _text("a host name", r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,252})?"),
+    "id": _whole(0, _NO_MORE),
     "listen": _text(
         "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",
         r"unix:/.+|(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
@@ -307,7 +331,7 @@ KINDS: dict[str, Kind] = {
         rf"(?:(?:rediss?://{_SERVER}(?:/[0-9]{{1,5}})?|unix://(?:[^\s/?#]+@)?/[^\s?#]+){_ABOUT_STORE})?",
     ),
     "threads": _whole(1, 256),
-    "uid": _whole(1, (1 << 32) - 2),
+    "uid": _whole(1, _NO_MORE),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
     "workers": _whole(0, 1024),
     "zone": _text(

@@ -43,13 +43,14 @@ class Notices:
     def __init__(self, site: Site, user: User) -> None:
         self._site = site
         self._user = user
+        self._rules = user.rules or site.config.rules.user
 
     def tell(self, text: str) -> None:
         """Tell the user, and our own log. Never raises."""
         said = printable(text)[:MAX_LINE]
         log.warning("<%s>: %s", self._user.address, said)
         said = said.replace(f"{self._user.home}/", "~/")  # where that is, is no matter of theirs
-        file = self._site.config.rules.user
+        file = self._rules
         self._try(self._write, said)
         self._try(self._mail, "notice", _RULES, _TEXT.format(text=said, file=file))
 
@@ -70,7 +71,7 @@ class Notices:
 
     def _write(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n".encode("utf-8", "replace")
-        *folders, _ = self._site.config.rules.user.split("/")
+        *folders, _ = self._rules.split("/")
         below = open_directory(self._user.home, folders, make=False)
         try:
             file = _open_log(below)

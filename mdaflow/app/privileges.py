@@ -11,6 +11,8 @@ import ctypes
 import os
 import pwd
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mdaflow.errors import ConfigError
 from mdaflow.route.users import Account
@@ -38,6 +40,14 @@ def check(config: Config, ours: int | None = None) -> None:
         raise ConfigError(("users: system: start as root: mail is delivered as each user",))
 
 
+def uid_of(config: Config) -> int:
+    """The uid that the server has, or will have when it has given up root."""
+    try:
+        return _entry(config.user).uid if config.user else os.geteuid()
+    except ConfigError:
+        return os.geteuid()  # `check` tells that
+
+
 def not_of_user(config: Config, folder: str) -> str:
     """Why the configured user may not write to a folder, and what to do; empty when it may."""
     try:
@@ -57,8 +67,28 @@ def drop(config: Config) -> None:
         become(_entry(config.user))
 
 
+@contextmanager
+def as_mail_user(config: Config) -> Iterator[None]:
+    """Ask others as the configured user would, while we are root: who may ask a database says its
+    peer's uid, and a file may be the user's alone. For a process of one thread."""
+    if os.geteuid() != 0 or not config.user:
+        yield
+        return
+    account, groups = _entry(config.user), os.getgroups()
+    os.initgroups(account.name, account.gid)
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 def become(account: Account, group: int | None = None) -> None:
-    """Be this account and nobody else, for good: with its groups, or with one `group` alone.
+    """Be this account and nobody else, for good: with its groups, if the system knows it, or with
+    one `group` alone.
 
     Raises OSError when that does not work, or anything of what we were is left: then the process
     has to end. Others of the account cannot look into it (ptrace(2)).
@@ -66,7 +96,7 @@ def become(account: Account, group: int | None = None) -> None:
     if account.uid == 0:
         raise PermissionError("root is no identity for mail")
     gid = account.gid if group is None else group
-    if group is None:
+    if group is None and account.listed:
         os.initgroups(account.name, gid)
         groups = set(os.getgrouplist(account.name, gid))
     else:

@@ -25,7 +25,7 @@ from mdaflow.deliver.mailbox import elsewhere
 from mdaflow.errors import MailError
 
 from .build import Site, accounts_of
-from .config import Folders
+from .sources import places
 
 log = logging.getLogger("mdaflow")
 
@@ -115,7 +115,7 @@ def _needed(site: Site) -> Iterator[str]:
     """What is allowed even if it is below a home."""
     c = site.config
     yield from (c.state, c.quarantine, c.lmtp.spool, c.log.to)
-    yield from (source.folders for source in c.users if isinstance(source, Folders))
+    yield from (place for source in c.users for place in places(source))
     for _, folder in site.says:
         if found := elsewhere(folder):
             yield found[0].home

@@ -116,6 +116,12 @@ def step_down(settings: Config) -> None:
         privileges.drop(settings)
 
 
+def as_each(settings: Config, *, named: bool) -> bool:
+    """Is it done as whose mail it is: for accounts of this machine, and by root for users that are
+    `named`, who may have uids of their own?"""
+    return settings.has_accounts or (settings.has_uids and named and os.geteuid() == 0)
+
+
 def as_deputy(act: Callable[[], int]) -> int:
     """The exit code of what a deputy does (app/deputies.py): all that it raises is told."""
 

@@ -35,15 +35,21 @@ def check(path: str | None, as_json: bool) -> None:
     """Report all problems of the configuration file."""
     name = path
     problems: tuple[str, ...] = ()
+    warnings: list[str] = []
     try:
         name = load.find(path)
         config = load.read_config(name)
-        problems = tuple(_unmet(config)) if config.has_accounts else ()
+        from mdaflow.app.sources import examine
+
+        wrong, warnings = examine(config)
+        problems = (*wrong, *(_unmet(config) if config.has_accounts else ()))
     except ConfigError as error:
         problems = error.problems
     if as_json:
-        click.echo(_json({"file": name, "problems": problems}))
+        click.echo(_json({"file": name, "problems": problems, "warnings": warnings}))
         raise SystemExit(os.EX_CONFIG if problems else 0)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if problems:
         _refuse(problems)
     click.echo(f"{name}: ok" if name else f"no {load.DEFAULT}, the defaults are in force: ok")

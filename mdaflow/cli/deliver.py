@@ -27,6 +27,7 @@ from mdaflow.errors import INTERNAL
 from mdaflow.mail.address import without_detail
 
 from .common import (
+    as_each,
     config_option,
     envelope,
     original_option,
@@ -73,7 +74,7 @@ def _deliver(user: str | None, sender: str, original: str, config: str | None) -
     # whoever calls a delivery agent has read `.forward` himself, and it may name this command
     settings = replace(read_config(config), forward=Forward(file=""))
     log.set_up(settings.log)
-    here, whose = _accounts(settings, user) if settings.has_accounts else _own(settings, user)
+    here, whose = (_each if as_each(settings, named=bool(user)) else _own)(settings, user)
     recipient, original = _addresses(here, user, whose, original)
     mail = Message.from_wire(sys.stdin.buffer.read())
     return deliver_message(here, mail, envelope(sender, recipient, original), user=whose)
@@ -92,8 +93,8 @@ def _addresses(here: Site, user: str | None, whose: User, original: str) -> tupl
     return recipient, original
 
 
-def _accounts(settings: Config, user: str | None) -> tuple[Site, User]:
-    """Where accounts of this machine have mail: as the one whose mail it is."""
+def _each(settings: Config, user: str | None) -> tuple[Site, User]:
+    """As the one whose mail it is."""
     here = site_of(settings, kept=False)
     whose = user_of(here, user)
     return settle(here, whose, kept=True), whose

@@ -17,7 +17,7 @@ import click
 from mdaflow import PermFail, Site, User, read_config
 from mdaflow.app.caller import NOT_YOURS, user_of
 from mdaflow.app.deputies import run_all
-from mdaflow.app.expire import Expired, Go, expire_users, owner, tasks
+from mdaflow.app.expire import Expired, Go, expire_users, listed, owner, tasks
 from mdaflow.app.log import escaped
 
 from . import EX_TEMPFAIL
@@ -51,7 +51,7 @@ def command(
     """
     owners = [_owner(place) for place in places]
     settings = read_config(config)
-    as_root = os.geteuid() == 0 and settings.has_accounts
+    as_root = os.geteuid() == 0 and (settings.has_accounts or settings.has_uids)
     if not as_root:
         step_down(settings)
     here = site_of(settings, kept=False)
@@ -62,7 +62,7 @@ def command(
         return _as_each(here, users, everybody, go)
     if everybody and settings.has_accounts:
         raise PermFail(NOT_YOURS, "the mail of accounts is gone through by root, as each of them")
-    return go(chain(users, *(source.all() for source in here.users if everybody)))
+    return go(chain(users, listed(here.users if everybody else ())))
 
 
 def _go(users: Iterable[User], *, dry_run: bool, as_json: bool) -> int:

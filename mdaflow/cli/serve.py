@@ -34,7 +34,7 @@ def command(config: str | None) -> int:
 
 def _courier(config: Config, inflight: InFlight, identities: Identities | None) -> Courier:
     site = open_site(config, inflight=inflight, identities=identities)
-    if identities is not None:
+    if identities is not None and config.has_accounts:
         from mdaflow.app.walls import hide_homes
 
         hide_homes(site)

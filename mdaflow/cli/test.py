@@ -32,12 +32,14 @@ from mdaflow import (
 )
 from mdaflow.app.build import myself
 from mdaflow.app.caller import settle, user_of
+from mdaflow.app.decide import rules_of
 from mdaflow.app.deputies import Task, run_all
 from mdaflow.app.routing import route
 
 from . import EX_DATAERR, EX_TEMPFAIL, exit_code
 from .common import (
     as_deputy,
+    as_each,
     config_option,
     envelope,
     original_option,
@@ -99,14 +101,25 @@ def command(
     settings = read_config(config)
     here = site_of(settings, kept=False)
     tried = [_compile(here, path, site=site) for path in files]
-    accounts = settings.has_accounts
+    accounts = as_each(settings, named=bool(recipients or user))
     if not accounts and (execute or (settings.user and (recipients or user))):
         step_down(settings)
     if execute and not accounts:
         here = site_of(settings, kept=True)
     names = _expanded(here, recipients or ([user] if user else []))
     trial = _Trial(
-        here, mail, user, bool(names), sender, original, tried, given, offline, execute, as_json
+        here,
+        mail,
+        user,
+        bool(names),
+        sender,
+        original,
+        tried,
+        given,
+        offline,
+        execute,
+        as_json,
+        accounts,
     )
     acts = [Task(name, partial(as_deputy, partial(_try, trial, name))) for name in names or [""]]
     if accounts and os.geteuid() == 0:  # each becomes the account whose mail it is
@@ -130,6 +143,8 @@ class _Trial(NamedTuple):
     offline: bool
     execute: bool
     as_json: bool
+    each: bool
+    """As whoever each user is."""
 
 
 def _try(trial: _Trial, recipient: str) -> int:
@@ -142,7 +157,7 @@ def _try(trial: _Trial, recipient: str) -> int:
         why = f" ({error})" if str(error) != error.status.text else ""
         click.echo(f"<{recipient}>: refused at RCPT: {error.status}{why}", err=True)
         return exit_code(error)
-    if here.config.has_accounts:
+    if trial.each:
         here = settle(here, whose, kept=trial.execute)
     broken = False
     programs = [*here.before, *tried, *here.after]
@@ -230,7 +245,7 @@ def _installed(here: Site, whose: User, recipient: str) -> tuple[list[Stage], bo
     if not told:
         return stages, False
     try:
-        _compile(here, os.path.join(whose.home, here.config.rules.user), site=False)
+        _compile(here, os.path.join(whose.home, rules_of(here, whose)), site=False)
     except SourceError as error:
         click.echo(f"mdaflow: {error}", err=True)
     except click.ClickException:

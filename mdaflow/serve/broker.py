@@ -217,6 +217,7 @@ class _Broker:
     def _make_both(self, name: str, login: str, source: int, sock: socket.socket) -> None:
         if len(self._children) >= 2 * self._most or name in self._children:
             raise OSError(f"{len(self._children)} are running already")
+        identity.refresh(self._site, source)
         if not identity.has_writer(self._site, source):
             self._make(name, lambda: identity.live(self._site, sock, login, source, None))
             return

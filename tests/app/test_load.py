@@ -377,7 +377,8 @@ def test_schema_knows_every_class_and_describes_every_setting() -> None:
     """No class takes keys nobody knows (P51), and each setting that is no section is described."""
     schema = load.schema()
     classes = [schema, *schema["$defs"].values()]
-    titles = {"Config", "Lmtp", "Folders", "System", "Rules", "Limits", "Log", "Forward", "Srs"}
+    sources = {"Folders", "System", "Passwd", "Sql", "Static"}
+    titles = {"Config", "Lmtp", "Rules", "Limits", "Log", "Forward", "Srs", *sources}
     assert {one["title"] for one in classes} == titles
     for one in classes:
         assert one["additionalProperties"] is False

@@ -62,11 +62,15 @@ def test_check_as_json(good: Path) -> None:
     """--json prints the file and its problems as one object; the exit code stays."""
     result = run("check", "--json", "--config", str(good))
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"file": str(good), "problems": []}
+    assert json.loads(result.stdout) == {"file": str(good), "problems": [], "warnings": []}
     good.write_text("hostname: a b\nlmtp:\n  lsten: x\n")
     result = run("check", "--json", "--config", str(good))
     assert result.exit_code == 78
-    assert json.loads(result.stdout) == {"file": str(good), "problems": complaints(good)}
+    assert json.loads(result.stdout) == {
+        "file": str(good),
+        "problems": complaints(good),
+        "warnings": [],
+    }
 
 
 def test_check_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

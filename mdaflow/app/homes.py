@@ -1,0 +1,42 @@
+"""The homes of users who have none yet: made when their first mail comes.
+
+Only below a folder in which there is something: an empty one may be the mount point of a disk that
+is away. Users with a uid of their own have a home already, or their mail waits.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mdaflow.deliver.mailbox import enter
+from mdaflow.errors import INTERNAL, TempFail, from_oserror
+from mdaflow.route.users import User, has_entries
+
+
+def make_home(user: User) -> None:
+    """Make the home of a user who may have one made, if it is missing. Raises TempFail."""
+    if not user.made_below or os.path.isdir(user.home):
+        return
+    if not has_entries(user.made_below):
+        why = "is not there, or there is nothing in it (not mounted?)"
+        raise TempFail(INTERNAL, f"{user.made_below} {why}: no home for {user.address} is made")
+    there, missing = user.home, list[str]()
+    while not os.path.isdir(there):
+        there, name = os.path.split(there)
+        missing.insert(0, name)
+    try:
+        _make(there, missing)
+    except OSError as error:
+        raise from_oserror(error) from error
+
+
+def _make(there: str, missing: list[str]) -> None:
+    """Make folders, one in the other, so that they are on the disk. Raises OSError."""
+    here = os.open(there, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in missing:
+        try:
+            below = enter(here, name)
+        finally:
+            os.close(here)
+        here = below
+    os.close(here)
