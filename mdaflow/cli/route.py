@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,7 +21,7 @@ from mdaflow.app.routing import Destination, Step, doubts, forward_of, route
 from mdaflow.mail.envelope import Client
 
 from . import EX_DATAERR, exit_code
-from .common import as_deputy, config_option, say, sender_option, site_of, step_down
+from .common import as_deputy, as_each, config_option, say, sender_option, site_of, step_down
 
 MOST_SECONDS = 30.0
 """For a look into a home."""
@@ -52,7 +53,7 @@ def command(
     if check == bool(addresses):
         raise click.UsageError("name an address, or --check")
     settings = read_config(config)
-    if not settings.has_accounts and settings.user:
+    if settings.user and not as_each(settings, named=bool(addresses)):
         step_down(settings)
     here = site_of(settings, kept=False)
     if check:
@@ -140,7 +141,8 @@ def _plain_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
 
 def _forward(here: Site, user: User, about: Envelope) -> list[Step]:
     """What the user's `.forward` says; read as the user (P22)."""
-    if user.account is None or os.geteuid() != 0:
+    nobody = user.account is None and not here.config.user  # to become
+    if nobody or os.geteuid() != 0:
         return _read_forward(here, user, about)
     file = os.memfd_create("forward")
     try:
@@ -184,6 +186,12 @@ def _check(here: Site, as_json: bool) -> int:
 
 def _domains(here: Site) -> list[str]:
     """The domains in which there are users, some of them."""
-    users = (user for source in here.users for user in islice(source.all(), 1000))
+    users = (user for source in here.users for user in _some(source.all))
     named = (*here.config.domains, *(user.address.rpartition("@")[2] for user in users))
     return list(dict.fromkeys(named))[:MAX_DOMAINS]
+
+
+def _some(listed: Callable[[], Iterator[User]]) -> Iterator[User]:
+    """Some users of a source; none of one that cannot list them."""
+    with suppress(TempFail):
+        yield from islice(listed(), 1000)
