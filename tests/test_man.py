@@ -21,7 +21,7 @@ import pytest
 
 from mdaflow import Envelope, MemoryStore, Program, Stage, lint
 from mdaflow.app import answers, lists
-from mdaflow.app.config import Config, Folders, Rules, System
+from mdaflow.app.config import Config, Folders, Passwd, Rules, Sql, System
 from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.trial import named_rules, try_case
@@ -400,6 +400,15 @@ def test_required_keys() -> None:
     assert required == {key for key in SETTINGS if not has_default(key)}
 
 
+SOURCES: dict[str, Any] = {
+    "folders: /var/mail/vhosts": Folders("/var/mail/vhosts"),
+    "system: []": System(),
+    "passwd: /x": Passwd("/x"),
+    "sql: x\n  user: x": Sql("x", "x"),
+}
+"""Sources of users with all that they need, as they are written."""
+
+
 @pytest.mark.parametrize("key", [key for key in SETTINGS if has_default(key)])
 def test_default(key: str) -> None:
     """To write down the default that the page tells changes nothing."""
@@ -408,11 +417,13 @@ def test_default(key: str) -> None:
     *groups, name = key.split(".")
     setting = f"{name}: {plain(told[1])}"
     usual = Config()
-    if groups == ["users"] and name in {field.name for field in fields(Folders)}:
-        setting = f"- folders: /var/mail/vhosts\n  {setting}"
-    elif groups == ["users"]:
-        setting = f"- {setting}" if name == "system" else f"- system: []\n  {setting}"
-        usual = Config(users=(System(),))
+    if groups == ["users"]:
+        source, usual = next(
+            (source, Config(users=(made,)))
+            for source, made in SOURCES.items()
+            if name in {field.name for field in fields(made)}
+        )
+        setting = f"- {setting}" if name == "system" else f"- {source}\n  {setting}"
     for group in reversed(groups):
         setting = f"{group}:\n" + indent(setting, "  ")
     assert loads(setting, "/etc/mdaflow/mdaflow.yaml") == usual
