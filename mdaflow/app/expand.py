@@ -228,7 +228,7 @@ class Expansion:
                 self._worst = max([self._worst, *(status for _, status in refused)], key=_badness)
 
     def _tell_owner(self, owner: str, refused: Sequence[tuple[Destination, Status]]) -> None:
-        from mdaflow.deliver import send
+        from mdaflow.deliver import letters, send
         from mdaflow.mail import letter
 
         if not self._envelope.sender:  # a report about a report would go round (RFC 5321, 4.5.5)
@@ -246,10 +246,10 @@ class Expansion:
                 lines="\n".join(lines) + (f"\n    and {more} more" if more else ""),
             ),
             date=time.time(),
-            message_id=send.message_id(self._job),
+            message_id=letters.message_id(self._job),
             fields={"Auto-Submitted": "auto-generated (list)"},
         )
-        send.prepare(means, "", (owner,), [text], send.LETTER).commit()
+        send.prepare(means, "", (owner,), [text], letters.LIMIT).commit()
 
 
 def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:

@@ -117,7 +117,7 @@ class _Receipt(NamedTuple):
         """Hand it to the next hop, with the null sender (RFC 3461 section 6.1). Never raises."""
         sender = self.envelope.sender
         try:
-            from mdaflow.deliver import send  # smtplib and socket: 30 ms, and only for what is sent
+            from mdaflow.deliver import send  # only for what is sent
 
             transaction = send.prepare(self.means, "", (sender,), [self._write()], LIMIT)
             transaction.commit()

@@ -37,7 +37,7 @@ def prepare(job: Job, action: Action, *, partly: bool = False) -> Transaction:
     Raises TempFail; PermFail for an address that is none, for no address at all, and for what
     the next hop refuses. Its commit may raise both, too.
     """
-    from . import send  # socket, and only for what is sent
+    from . import send  # only for what is sent
 
     means, envelope, leaving = job.means, job.envelope, action.message or job.message
     whose = without_detail(envelope.recipient, means.delimiters)  # a loop could count in it
@@ -60,7 +60,7 @@ def _back(job: Job) -> bool:
 
 def _resent(job: Job, targets: Sequence[str]) -> bytes:
     """The fields of whoever sends a message on; many do not learn of each other."""
-    from .send import message_id
+    from .letters import message_id
 
     whose = job.envelope.recipient
     whose = whose if "@" in whose else f"{whose}@{job.means.hostname}"  # postmaster

@@ -33,7 +33,7 @@ _GENERATED = re.compile(r"\s*(?:\([^()]*\)\s*)*auto-generated\b", re.IGNORECASE)
 def prepare(job: Job, action: Action) -> Prepared:
     """A notice to the first of `action.targets` that is sent at commit, or nothing, and `where`
     says why. Never raises."""
-    from .send import Letter, Nothing  # smtplib and socket: 30 ms, and only for what is sent
+    from .letters import Letter, Nothing  # only for what is sent
 
     if not action.targets:
         return Nothing("no notice: no address")
@@ -63,7 +63,7 @@ def _automatic(job: Job) -> bool:
 
 
 def _write(job: Job, action: Action) -> bytes:
-    from .send import message_id
+    from .letters import message_id
 
     return letter.compose(
         sender=job.envelope.recipient,

@@ -104,7 +104,7 @@ class Case(NamedTuple):
 
 def prepare(job: Job, action: Action) -> Prepared:
     """A reply that is sent at commit, or nothing, and `where` says why. Never raises."""
-    from .send import Letter, Nothing  # smtplib and socket: 30 ms, and only for what is sent
+    from .letters import Letter, Nothing  # only for what is sent
 
     memory, sender = job.means.memory, job.envelope.sender
     key = f"reply {job.whose.lower()} {sender.lower()} {action.handle}"
@@ -190,7 +190,7 @@ def _against(memory: Memory | None, key: str) -> str:
 
 
 def _write(job: Job, action: Action, case: Case) -> bytes:
-    from .send import message_id
+    from .letters import message_id
 
     message, options = job.message, dict(action.options)
     theirs = letter.one_field((message.header("Subject") or [""])[0])

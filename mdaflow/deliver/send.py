@@ -26,14 +26,11 @@ message, and gets it again.
 from __future__ import annotations
 
 import errno
-import logging
-import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from mdaflow.engine.plan import one_line
 from mdaflow.errors import MailError, PermFail, Status, TempFail
@@ -43,23 +40,16 @@ from mdaflow.mail.receipt import NO_WISHES, Relay, Wishes
 
 from . import breaker
 from .dialogue import Dialogue, Reply, parse_hop
-from .job import Job, Means
+from .job import Means
 from .mailbox import Chunk, Chunks
-
-log = logging.getLogger("mdaflow")
 
 PREPARE = 30.0
 """Seconds from the connection to the answer to the last RCPT."""
 DATA = 60.0
 """Seconds from DATA to the answer to the final dot, by LMTP to the last of them."""
-LETTER = 10.0
-"""The same two for a letter of ours, which is not worth waiting for."""
 AT_ONCE = 100
 """RCPT commands that are sent before their replies are read, to a hop with PIPELINING: so few
 that both fit into what lies between, and neither side waits for the other (RFC 2920)."""
-
-UNHEARD = Wishes(notify=("NEVER",))
-"""Nobody wants to be told what becomes of a letter of ours."""
 
 NO_ANSWER = Status(451, "4.4.1", "Next hop does not answer, try again later")
 NOT_NOW = Status(451, "4.3.0", "Next hop has trouble, try again later")
@@ -330,67 +320,3 @@ def wire(chunks: Iterable[Chunk]) -> Iterator[bytes]:
         yield b"." + lines if fresh and piece.startswith(b".") else lines
         fresh = piece.endswith(b"\n")
     yield b".\r\n" if fresh else b"\r\n.\r\n"
-
-
-def message_id(job: Job) -> str:
-    """A message id for a letter of ours."""
-    return f"<{job.ident}.{os.urandom(6).hex()}@{job.means.hostname}>"
-
-
-class Nothing(NamedTuple):
-    """What is not sent, and why."""
-
-    where: str
-
-    def commit(self) -> None:
-        """Do nothing."""
-
-    def abort(self) -> None:
-        """Do nothing."""
-
-
-class Letter:
-    """A letter of ours, with the null sender and no wish to hear of it (RFC 3834 section 3.3),
-    that is sent at commit: nothing waits for it before. When it cannot be sent, `where` and the
-    log say so, and nothing else fails (P38)."""
-
-    def __init__(
-        self,
-        job: Job,
-        kind: str,
-        target: str,
-        write: Callable[[], bytes],
-        why_not: Callable[[], str] = lambda: "",
-    ) -> None:
-        self.where = f"{kind} {one_line(target)}"
-        self._job, self._kind, self._target, self._write = job, kind, target, write
-        self._why_not = why_not  # asked last, when the next hop has agreed
-
-    def commit(self) -> None:
-        """Send it, if that is possible. Never raises."""
-        try:
-            reason = self._send()
-        except Exception as error:  # a bug, too, must not bring back what is stored already
-            reason = error.status.text if isinstance(error, MailError) else "it failed"
-            told = isinstance(error, MailError | OSError | ValueError)
-            words = (self._job.ident, self._kind, self._target, error)
-            log.warning("%s: no %s to <%s>: %s", *words, exc_info=not told)
-        if reason:
-            self.where = f"no {self._kind}: {reason}"
-
-    def abort(self) -> None:
-        """Do nothing: nothing was done."""
-
-    def _send(self) -> str:
-        written, to = [self._write()], (self._target,)
-        transaction = prepare(self._job.means, "", to, written, LETTER, UNHEARD)
-        try:
-            reason = self._why_not()
-        except BaseException:
-            transaction.abort()
-            raise
-        if reason:
-            transaction.abort()
-        else:
-            transaction.commit()
-        return reason

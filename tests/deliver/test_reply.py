@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from fake_mta import DROP, HANG, FakeMTA, closed_hop
 
-from mdaflow.deliver import reply, send
+from mdaflow.deliver import letters, reply
 from mdaflow.deliver.job import Job, Means, Memory
 from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.engine.plan import Action
@@ -385,7 +385,7 @@ def test_reply_that_cannot_be_sent(
 ) -> None:
     """A reply that cannot be sent is a line in the log, and no failure of the delivery."""
     if HANG in script.values():
-        monkeypatch.setattr(send, "LETTER", 0.3)
+        monkeypatch.setattr(letters, "LIMIT", 0.3)
     with FakeMTA(script) as mta, caplog.at_level(logging.WARNING, "mdaflow"):
         ready = reply.prepare(job(mta), ACTION)
         ready.commit()
