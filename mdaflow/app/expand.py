@@ -269,7 +269,8 @@ def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:
 
 def _named(sent: Done, name: str) -> Done:
     """What became of one of several addresses."""
-    return replace(sent, places=(f"smtp {name}",))
+    how = sent.places[0].partition(" ")[0]  # smtp or lmtp
+    return replace(sent, places=(f"{how} {name}",))
 
 
 def _badness(status: Status) -> int:

@@ -6,8 +6,12 @@ import re
 
 import pytest
 from fake_mta import ANSWERS, DROP, FakeMTA
-from here import RAW, Here
+from here import ANN, RAW, Here
 from test_actions import BUSY, CASES, GRANTS, REFUSED
+
+from mdaflow.app.pipeline import Courier
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
 
 OK = ANSWERS["dot"]
 assert isinstance(OK, bytes)
@@ -83,3 +87,18 @@ def test_both_are_refused(here: Here) -> None:
         here.set(TO_BOTH)
         assert str(here.send()).startswith("550 5.1.1 ")
     assert here.folders == {}
+
+
+def test_alias(here: Here) -> None:
+    """Of an alias each target has a line in the log, and who has the message has it once (P10)."""
+    here.set(before=f'alias "sales" to ["{X}", "{Y}"]')
+    with FakeMTA({"dot": [OK + BUSY, OK]}, lmtp=True) as mta:
+        here.hop = mta.hop
+        here.close()
+        courier, about = Courier(here.site), Envelope(ANN, "sales@example.org")
+        codes = [courier.deliver(Message(RAW), about, lambda: True).code for _ in range(2)]
+    assert codes == [450, 250]
+    assert asked(mta) == [[b"x", b"y"], [b"y"]]
+    said = [(entry["to"], entry["status"]) for entry in here.log if "dsn" in entry]
+    assert said == [(X, "forwarded"), (Y, "deferred"), (Y, "forwarded")]
+    assert here.entry["reason"] == f"lmtp {Y}"
