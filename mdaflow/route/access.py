@@ -87,9 +87,6 @@ class Asked(NamedTuple):
     where: str
     """`file:line` of the key that was found, else the file."""
 
-    def __str__(self) -> str:
-        return f"{self.where}: {self.key} -> {self.answer or 'no answer'}"
-
 
 class Access:
     """The access tables of a site; `delimiters` divide user and detail of its recipients."""
@@ -107,15 +104,16 @@ class Access:
         could never be read, so never after they were loaded.
         """
         files = [table.get() for table in self.tables]
-        known: Verdict | None = None
+        found: list[Verdict] = []
         for verdict in self._questions(files, client, sender, recipient, asked):
             if verdict is not None and verdict.stops:
                 return verdict
-            if verdict is not None and verdict.relays:  # and what was allowed stays so
-                known = verdict._replace(allowed=known is not None and known.allowed)
-            elif verdict is not None and (known is None or known.action == "RELAY"):
-                known = verdict
-        return known
+            found += [verdict] if verdict is not None else []
+        allowed = any(verdict.action == "OK" for verdict in found)
+        best = min(
+            found, key=lambda verdict: (not verdict.relays, not verdict.allowed), default=None
+        )
+        return best and best._replace(allowed=allowed)
 
     def _questions(
         self,
