@@ -134,7 +134,7 @@ def _entries(path: str, reading: Reading, tell: Callable[[str], object]) -> tupl
     wrong = [entry for entry in entries if not _ENTRY.fullmatch(entry)]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
-        tell(f"{path}: '{wrong[0]}' is no address{more}; for a domain write @example.org")
+        tell(f"{path}: '{wrong[0]}' is no address{more}: a domain is written @example.org")
     return entries
 
 
