@@ -400,6 +400,16 @@ def test_examples_of_sendmail(
     assert judged(access(README), Client(ip, name), sender, recipient) == verdict
 
 
+@pytest.mark.parametrize("document", ["README.md", "contrib/man/mdaflow.yaml.5"])
+def test_documents(document: str, access: Make) -> None:
+    """The examples that we show are tables, and do what the words around them say."""
+    text = (Path(__file__).resolve().parents[2] / document).read_text()
+    table = access(re.findall(r"^Connect:192.*\n(?:\w+:.*\n)+", text, re.MULTILINE)[0])
+    assert judged(table) == "REJECT Connect:192.0.2.0/24"
+    assert judged(table, NOBODY, "x@a.offers.example.com") == "REJECT From:offers.example.com"
+    assert judged(table, NOBODY, "ann@example.com", "abuse@x") == "OK From:ann@example.com"
+
+
 # files
 
 
