@@ -292,20 +292,21 @@ class _Walk:
         self._targets(alias.targets, alias, local, below)
 
     def _targets(self, targets: Sequence[Target], alias: Alias, local: str, at: _Place) -> None:
-        user, detail = split_local(local, self.router.delimiters)
-        passed_on = (
-            alias.kind == "virtual"
-            and detail
-            and "@" in alias.name[1:]
-            and (alias.name.rpartition("@")[0] == user.casefold())
-        )
+        detail = self._passed_on(alias, local)
         for target in targets:
-            value = target.value
-            if target.kind == "address" and value.startswith("@"):
-                value = f"{local}{value}"
-            elif target.kind == "address" and passed_on:
-                value = _with_detail(value, local[len(user) :])
-            _KINDS[target.kind](self, target._replace(value=value), at)
+            if target.kind == "address" and target.value.startswith("@"):
+                target = target._replace(value=f"{local}{target.value}")
+            elif target.kind == "address" and detail:
+                target = target._replace(value=_with_detail(target.value, detail))
+            _KINDS[target.kind](self, target, at)
+
+    def _passed_on(self, alias: Alias, local: str) -> str:
+        """The detail that targets get, with its delimiter; empty for none."""
+        if alias.kind != "virtual" or "@" not in alias.name[1:]:
+            return ""
+        user, detail = split_local(local, self.router.delimiters)
+        whole = detail and alias.name.rpartition("@")[0] == user.casefold()
+        return local[len(user) :] if whole else ""
 
     def _owner(self, name: str, domain: str) -> str | None:
         """The owner of a list, if it has one."""
