@@ -31,11 +31,13 @@ _ATOMS = r"(?![^,]{200})[\w+=-]+(?:\.[\w+=-]+)*(?:@[\w-]+(?:\.[\w-]+)*)?"
 _PLAIN = re.compile(rf"{_ATOMS}(?:,[ \t]*{_ATOMS})*", re.ASCII)
 """Addresses alone, and nothing unusual in them: almost all lines of almost all tables."""
 _ALIAS = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^":#\s][^":]*?))[ \t]*:(.*)', re.DOTALL)
-_VIRTUAL = re.compile(r'("(?:[^"\\]|\\.)*"(?:@\S+)?|\S+)[ \t]+(.*)', re.DOTALL)
-_REGEXP = re.compile(r"(.)((?:\\.|(?!\1).)*)\1([a-z]*)[ \t]+(.*)", re.DOTALL)
+_VIRTUAL = re.compile(r'("(?:[^"\\]|\\.)*"(?:@\S+)?|\S+)\s+(.*)', re.DOTALL)
+_REGEXP = re.compile(r"(.)((?:\\.|(?!\1).)*)\1([a-z]*)\s+(.*)", re.DOTALL)
 _LINE = re.compile(r".*\n?")
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
-_GROUP = re.compile(r"\$(?:(\$)|([0-9]+)|\{([0-9]+)\}|\(([0-9]+)\))")
+_GROUP = re.compile(r"\$(?:(\$)|([0-9]{1,4})|\{([0-9]{1,4})\}|\(([0-9]{1,4})\))")
+_FIRST, _MOST = 0xE000, 99  # groups in targets are characters that no address has
+_MARK = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + _MOST)}]")
 
 
 class Alias(NamedTuple):
@@ -67,11 +69,7 @@ def _parsed(text: str) -> tuple[Target, ...]:
 
 
 def _filled(text: str, match: Any) -> str:
-    def fill(found: re.Match[str]) -> str:
-        dollar, *numbers = found.groups()
-        return "$" if dollar else match.group(int(next(filter(None, numbers)))) or ""
-
-    return _GROUP.sub(fill, text)
+    return _MARK.sub(lambda mark: match.group(ord(mark[0]) - _FIRST) or "", text)
 
 
 @dataclass(slots=True)
@@ -124,15 +122,17 @@ class AliasTable:
 
 def keys_of(local: str, domain: str, delimiters: str, *, ours: bool) -> tuple[str, ...]:
     """The names by which an address is looked up, folded and without quotes, in their order."""
-    local = local.casefold()
-    if local[:1] == '"':
-        local = _PAIR.sub(r"\1", local[1:-1])
+    local = _bare(local.casefold())
     user, detail = split_local(local, delimiters)
     whole = f"{local}@{domain}"
     if not detail and user == local:
         return (whole, local) if ours else (whole,)
     addresses = whole, f"{user}@{domain}"
     return (*addresses, local, user) if ours else addresses
+
+
+def _bare(local: str) -> str:
+    return _PAIR.sub(r"\1", local[1:-1]) if local[:1] == '"' else local
 
 
 class _Reader:
@@ -194,7 +194,13 @@ def _virtual(reader: _Reader, line: int, said: str) -> None:
     elif found[1].endswith(":"):
         reader.problem(line, "names end without a colon here: is this a file of `aliases`?")
     else:
-        reader.add(line, found[1], found[2].strip())
+        reader.add(line, _unquoted(found[1]), found[2].strip())
+
+
+def _unquoted(name: str) -> str:
+    """A name as `keys_of` has it."""
+    local, at, domain = name.rpartition("@") if name[-1:] != '"' else (name, "", "")
+    return f"{_bare(local)}{at}{domain}"
 
 
 def _regexp(reader: _Reader, line: int, said: str) -> None:
@@ -218,11 +224,18 @@ def _regexp(reader: _Reader, line: int, said: str) -> None:
         told = why.decode("utf-8", "replace") if isinstance(why, bytes) else why
         reader.problem(line, f"/{source}/: {told}")
         return
-    numbers = [int(next(filter(None, n[1:]))) for n in _GROUP.findall(text) if any(n[1:])]
-    if max(numbers, default=0) > pattern.groups:
+    numbers = [int("".join(n[1:])) for n in _GROUP.findall(text) if any(n[1:])]
+    if max(numbers, default=0) > min(pattern.groups, _MOST):
         reader.problem(line, f"there is no group {max(numbers)} in /{source}/")
-    elif reader.good(line, _GROUP.sub("x", text)):
-        reader.table.patterns.append((pattern, str(line), text.strip()))
+    elif _MARK.search(text):
+        reader.problem(line, "a character for private use")
+    elif reader.good(line, marked := _GROUP.sub(_mark, text)):
+        reader.table.patterns.append((pattern, str(line), marked.strip()))
+
+
+def _mark(group: re.Match[str]) -> str:
+    dollar, *numbers = group.groups("")
+    return dollar or chr(_FIRST + int("".join(numbers)))
 
 
 def _any_of(patterns: Sequence[Any]) -> Any:
@@ -251,11 +264,7 @@ FORMATS = {"aliases": _aliases, "virtual": _virtual, "regexp": _regexp}
 def parse_table(kind: str, text: bytes, path: str) -> AliasTable:
     """The table of a file. Raises ConfigError with all that is wrong in it."""
     reader, read = _Reader(path, kind), FORMATS[kind]
-    try:
-        decoded = text.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ConfigError((f"{path}: no UTF-8 at byte {error.start + 1}",)) from error
-    for line, said in logical_lines(decoded):
+    for line, said in logical_lines(_decoded(text, path)):
         if len(reader.problems) >= MAX_PROBLEMS:
             break
         read(reader, line, said)
@@ -263,6 +272,14 @@ def parse_table(kind: str, text: bytes, path: str) -> AliasTable:
         raise ConfigError(tuple(reader.problems))
     reader.table.any_pattern = _any_of([pattern for pattern, _, _ in reader.table.patterns])
     return reader.table
+
+
+def _decoded(text: bytes, path: str) -> str:
+    try:
+        return text.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise ConfigError((f"{path}:{line}: this is no UTF-8",)) from error
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -292,16 +309,15 @@ def parse_members(text: bytes, path: str) -> tuple[Target, ...]:
 
     Whoever may write such a file may not for that run programs or write files.
     """
+    decoded = _decoded(text, path)
     try:
-        found = parse_targets(text.decode(), by_line=True)
-    except UnicodeDecodeError as error:
-        raise ConfigError((f"{path}: no UTF-8 at byte {error.start + 1}",)) from error
+        found = parse_targets(decoded, by_line=True)
     except TargetError as error:
-        line = text.decode().count("\n", 0, error.start) + 1
+        line = decoded.count("\n", 0, error.start) + 1
         raise ConfigError((f"{path}:{line}: {error}",)) from error
     for target in found:
         if target.kind not in ("address", "include", "user"):
-            line = text.decode().count("\n", 0, target.start) + 1
+            line = decoded.count("\n", 0, target.start) + 1
             raise ConfigError((f"{path}:{line}: only addresses in an :include:",))
     return found
 
