@@ -35,7 +35,7 @@ from .users import User, Users
 MAX_DEPTH = 10
 """Aliases of aliases."""
 MAX_TARGETS = 10_000
-"""Destinations that one recipient may have, and three times as many names on the way (P35)."""
+"""Destinations that one recipient may have, and ten times as many names on the way (P35)."""
 TOO_MANY = Status(451, "4.3.0", "Alias expansion too large, or a loop")
 GONE = Status(550, "5.1.1", "No such user here")
 NOT_NOW = Status(451, "4.3.0", "Try again later")
@@ -186,16 +186,13 @@ class _Walk:
             self.found.clear()
             self._refuse(self.recipient, TOO_MANY, "more than it may stand for", first)
         if not self.found:
-            self._refuse(self.recipient, TOO_MANY, "a loop of aliases, and nothing else", first)
+            self._refuse(self.recipient, TOO_MANY, "only loops and empty lists", first)
         return tuple(self.found.values())
 
     # --- addresses -------------------------------------------------------------------------
 
     def _address(self, said: str, at: _Place) -> None:
         address = said if "@" in said else f"{said}@{at.domain}"
-        self.met += 1
-        if self.met > 10 * MAX_TARGETS:
-            raise _TooMany
         at = self._tell(at, address)
         if at.depth > MAX_DEPTH:
             self._refuse(address, TOO_MANY, "aliases of aliases, too deep", at)
@@ -320,17 +317,25 @@ class _Walk:
     def _named(self, target: Target, at: _Place) -> None:
         value = target.value
         if is_address(value if "@" in value else f"{value}@x"):
-            self.waiting.append((value, at))
+            self._meet(value, at)
         else:  # what a regular expression has made
             self._refuse(repr(value), INTERNAL, "this is no address", at)
 
     def _plain_user(self, target: Target, at: _Place) -> None:
-        self.waiting.append((target.value, at._replace(plain=True)))
+        self._meet(target.value, at._replace(plain=True))
+
+    def _meet(self, name: str, at: _Place) -> None:
+        self.met += 1
+        if self.met > 10 * MAX_TARGETS:
+            raise _TooMany
+        self.waiting.append((name, at))
 
     def _include(self, target: Target, at: _Place) -> None:
         path, members = target.value, self.router.tables.members
-        if path in at.above or members is None:
+        what = path, "", at.domain, at.sender
+        if path in at.above or members is None or what in self.expanded:
             return
+        self.expanded.add(what)
         if at.depth > MAX_DEPTH:
             self._refuse(path, TOO_MANY, "lists in lists, too deep", at)
             return

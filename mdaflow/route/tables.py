@@ -25,6 +25,8 @@ LOOK = 1.0
 """Seconds between two looks at a file."""
 MAX_TABLE = 256 << 20
 """Bytes of a file."""
+MAX_SHARED = 4 << 20
+"""Bytes of one that others may write: more addresses than mail may go to."""
 MAX_TABLES = 1000
 """Files of one kind that are kept."""
 MAX_PROBLEMS = 100
@@ -93,11 +95,12 @@ class Table(Generic[T]):
         return bool(seen) and all(version_of(path) == version for path, version in seen)
 
     def _read(self) -> None:
-        reading = Reading(MAX_TABLE, shared=self._shared)
+        most = MAX_SHARED if self._shared else MAX_TABLE
+        reading = Reading(most, shared=self._shared)
         try:
             text = reading(self.path)
-            if len(text) > MAX_TABLE:
-                raise ConfigError((f"{self.path}: larger than {MAX_TABLE >> 20} MiB",))
+            if len(text) > most:
+                raise ConfigError((f"{self.path}: larger than {most >> 20} MiB",))
             self._value = self._parse(text, self.path)
             self._trouble = ""
         except ConfigError as error:

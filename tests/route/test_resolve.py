@@ -48,7 +48,7 @@ dangling:   nobody
         ("postmaster", ["user ann@example.org"]),
         ("ann", ["user ann@example.org", "address archive@elsewhere.example"]),
         ("loop", ["451 4.3.0 Alias expansion too large, or a loop "
-                  "(a loop of aliases, and nothing else)"]),
+                  "(only loops and empty lists)"]),
         ("list+detail", ["address dora@elsewhere.example"]),
         ("list", ["550 5.1.1 No such user here (nobody has this address)"]),
         ('"joe smith"', ["user bob@example.org"]),
