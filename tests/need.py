@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-ELSEWHERE = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/dovecot", "/usr/libexec/dovecot")
+UNPACKED = Path(__file__).parents[1] / ".cache" / "debian"
+"""What `contrib/dev test` has unpacked and not installed."""
+ELSEWHERE = (
+    *("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/dovecot", "/usr/libexec/dovecot"),
+    f"{UNPACKED}/usr/sbin",
+)
 
 
 def need(program: str) -> str:
