@@ -27,6 +27,8 @@ _LINES = re.compile(r'(?:"(?:[^"\\\n]|\\.)*"|<[^<>"\n]*>|[^,"\n])+', re.DOTALL)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"<>@]*)\s*<([^<>]*)>', re.DOTALL)
+_NOTE = re.compile(r"\s*\([^()\"\\]*\)\Z")
+_NEEDLESS = re.compile(r'"((?:[^"\\]|\\.)*)"(@.*)?', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _FOR_A_SHELL = re.compile(r"[;&|<>()$`*?\[\]{}~!#\n]|\A\s*(?:exec|cd|export|test|\[|\w+=)")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s+|\Z)")
@@ -174,7 +176,17 @@ def words(command: str) -> tuple[str, ...]:
 
 
 def _address(said: str) -> str:
-    """An address, or a local part alone; or a domain alone, for the tables that know such."""
+    """An address, or a local part alone; or a domain alone, for the tables that know such.
+
+    A note behind it says nothing, and quotes that it does not need are no part of it (RFC 5322
+    section 3.2.4).
+    """
+    said = _NOTE.sub("", said)
+    needless = _NEEDLESS.fullmatch(said)
+    if needless is not None:
+        bare = _PAIR.sub(r"\1", needless[1])
+        if is_address(f"{bare}@x") and "@" not in bare:
+            said = f"{bare}{needless[2] or ''}"
     if is_address(f"x{said}" if said.startswith("@") else said) or (
         "@" not in said.rpartition('"')[2] and is_address(f"{said}@x")
     ):
