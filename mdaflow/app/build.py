@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.engine.context import Settings
@@ -19,27 +18,23 @@ from mdaflow.lang import ir
 from mdaflow.lang.limits import Limits
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.route.aliases import of_rules, parse_members, parse_table
-from mdaflow.route.resolve import Router, Tables
-from mdaflow.route.tables import Table
-from mdaflow.route.tables import Tables as Files
+from mdaflow.route.resolve import Router
 from mdaflow.route.users import User, Users
 from mdaflow.store import Store
 
 from .answers import Answers
 from .config import Config
+from .directory import Directory, open_directory
 from .rulebook import UserRules, powers_of_users, site_program
 from .sources import open_source
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Means, Steward
     from mdaflow.deliver.mailbox import Mailbox, Spooler
-    from mdaflow.route.access import Access
     from mdaflow.route.accounts import SystemUsers
 
     from .identities import Identities
     from .inflight import InFlight
-    from .senders import SiteSenders
 
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
@@ -62,7 +57,8 @@ class Site:
     rules: UserRules
     forwards: UserRules
     """The `.forward` files of users."""
-    router: Router
+    directory: Directory
+    """The tables that lead from a recipient to its destinations."""
     answers: Answers
     settings: Settings
     says: frozenset[tuple[str, str]]
@@ -77,16 +73,17 @@ class Site:
     """Who has the rights of the site, in a process that delivers as an account."""
     spooler: Spooler | None = None
     """Who writes to an inbox in the spool of the system, where we may not."""
-    access: Access | None = None
-    """Whose mail is taken; None: everybody's."""
-    srs: SiteSenders | None = None
-    """Who rewrites the senders of what is forwarded, and knows them again; None: nobody."""
 
     def noted(self, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
         """Open while rules run on a message. True: it has stopped workers, so none shall run."""
         if self.inflight is None:
             return nullcontext(False)
         return self.inflight.noted(message, envelope)
+
+    @property
+    def router(self) -> Router:
+        """Who finds the destinations of a recipient."""
+        return self.directory.router
 
     @property
     def users(self) -> Sequence[Users]:
@@ -108,7 +105,7 @@ class Site:
             c.recipient_delimiter,
             self.steward,
             relay=c.relay,
-            srs=self.srs,
+            srs=self.directory.senders,
             resent=c.forward.resent,
         )
 
@@ -146,13 +143,11 @@ def open_site(
     powers = powers_of_users(config.rules.grant, config.rules.deny)
     key = _key(config.state) if kept else b""
     users = tuple(open_source(number, config) for number in range(len(config.users)))
-    router = _router(config, hostname, users, before, after)
-    access = _access(config)
+    directory = open_directory(config, hostname, users, _aliases(before, after))
     if kept:
-        _load((*router.tables.aliases, *(access.tables if access is not None else ())))
-    srs = _senders(config, router)
-    if srs is not None and inflight is not None:  # a server refuses to begin (P51)
-        srs.load()
+        directory.load()
+    if directory.senders is not None and inflight is not None:  # a server refuses to begin (P51)
+        directory.senders.load()
     return Site(
         config,
         hostname,
@@ -160,27 +155,14 @@ def open_site(
         _stages(after),
         UserRules(store, powers, limits),
         _forwards(store, powers, limits),
-        router,
+        directory,
         Answers(store, delimiters, config.rules.user),
         _settings(config, limits),
         frozenset(_actions(before, after)),
         key,
         inflight,
         identities,
-        access=access,
-        srs=srs,
     )
-
-
-def _senders(config: Config, router: Router) -> SiteSenders | None:
-    """Who rewrites senders, and knows them again where mail to them comes back."""
-    if not config.forward.srs.domain:
-        return None
-    from .senders import SiteSenders
-
-    srs = SiteSenders(config.forward.srs.domain, config.forward.srs.secrets, router.has_domain)
-    router.tables = router.tables._replace(srs=srs)
-    return srs
 
 
 def accounts_of(site: Site) -> list[SystemUsers]:
@@ -237,42 +219,9 @@ def _forwards(store: Store, powers: Collection[str], limits: Limits) -> UserRule
     return UserRules(store, powers, limits, compiled)
 
 
-def _router(
-    config: Config, hostname: str, users: tuple[Users, ...], *programs: ir.Program | None
-) -> Router:
-    said = [s for p in programs if p is not None for s in p.body if isinstance(s, ir.Alias)]
-    tables = [Table.fixed(of_rules((s.name, s.targets, str(s.span)) for s in said))] if said else []
-    for named in config.aliases:
-        kind, _, path = named.partition(":")
-        tables.append(Table(path, partial(parse_table, kind)))
-    lists = Files(parse_members, shared=True)
-    return Router(
-        Tables(users, tuple(tables), lists.get),
-        hostname,
-        config.domains,
-        config.recipient_delimiter,
-        config.postmaster,
-    )
-
-
-def _access(config: Config) -> Access | None:
-    if not config.access:
-        return None
-    from mdaflow.route.access import Access
-
-    return Access(config.access, config.recipient_delimiter)
-
-
-def _load(tables: Iterable[Table[Any]]) -> None:
-    """Read all tables. Raises ConfigError with all that is wrong in them."""
-    problems: list[str] = []
-    for table in tables:
-        try:
-            table.load()
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(tuple(problems))
+def _aliases(*programs: ir.Program | None) -> Iterator[ir.Alias]:
+    statements = (s for p in programs if p is not None for s in p.body)
+    yield from (s for s in statements if isinstance(s, ir.Alias))
 
 
 def _actions(*programs: ir.Program | None) -> Iterator[tuple[str, str]]:

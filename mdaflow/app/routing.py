@@ -74,10 +74,10 @@ def _verdict(
     site: Site, recipient: str, sender: str, client: Client, steps: list[Step] | None
 ) -> Verdict | None:
     """What the access table says. Raises TempFail."""
-    if site.access is None:
+    if site.directory.access is None:
         return None
     asked: list[Asked] | None = None if steps is None else []
-    verdict = site.access.judge(client, sender, recipient, asked)
+    verdict = site.directory.access.judge(client, sender, recipient, asked)
     if steps is not None:
         below = [Step(a.key, a.answer or "no", a.where, []) for a in asked or ()]
         said = ("nothing", "") if verdict is None else (verdict.action, verdict.where)

@@ -6,7 +6,7 @@ Exit codes: 0, and 78 (EX_CONFIG) with the problems on standard error.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import click
@@ -34,17 +34,19 @@ def command() -> None:
 def check(path: str | None, as_json: bool) -> None:
     """Report all problems of the configuration file."""
     name = path
-    problems: tuple[str, ...] = ()
+    problems: list[str] = []
     warnings: list[str] = []
     try:
         name = load.find(path)
         config = load.read_config(name)
+        from mdaflow.app.directory import wrong
         from mdaflow.app.sources import examine
 
-        wrong, warnings = examine(config)
-        problems = (*wrong, *(_unmet(config) if config.has_accounts else ()))
+        problems, warnings = examine(config)
+        problems += wrong(config)
+        problems += _unmet(config) if config.has_accounts else ()
     except ConfigError as error:
-        problems = error.problems
+        problems = list(error.problems)
     if as_json:
         click.echo(_json({"file": name, "problems": problems, "warnings": warnings}))
         raise SystemExit(os.EX_CONFIG if problems else 0)
@@ -115,7 +117,7 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _refuse(problems: tuple[str, ...]) -> NoReturn:
+def _refuse(problems: Iterable[str]) -> NoReturn:
     for problem in problems:
         click.echo(problem, err=True)
     raise SystemExit(os.EX_CONFIG)

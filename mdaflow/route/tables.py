@@ -112,11 +112,13 @@ class Table(Generic[T]):
         self._versions = reading.versions
 
     def _tell(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            for line in trouble.split("\n"):
+        """Log it, once; without a good version whoever asks is told."""
+        if trouble != self._trouble and self._value is not None:
+            for line in (
+                *trouble.split("\n"),
+                f"{self.path}: its last good version stays in force",
+            ):
                 log.error("%s", line)
-            if self._value is not None:
-                log.error("%s: its last good version stays in force", self.path)
         self._trouble = trouble
 
 

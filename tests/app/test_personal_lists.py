@@ -287,9 +287,9 @@ def test_access_of_the_site(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{table}:2: 'PERHAPS' is none of"):
         open_site(config)
     table.write_text("To:bob@ REJECT\n")
-    access = open_site(config, MemoryStore()).access
+    access = open_site(config, MemoryStore()).directory.access
     assert access is not None
     found = access.judge(NOBODY, "", "bob-y@example.org")
     assert found is not None
     assert found.where == f"{table}:1"
-    assert open_site(Config(), MemoryStore()).access is None
+    assert open_site(Config(), MemoryStore()).directory.access is None

@@ -57,9 +57,9 @@ def test_forward(here: Here, keys: Path, sender: str, stays: bool) -> None:
         assert deliver_message(site, Message(RAW), Envelope(sender, BOB)).ok
     said = mta.taken[0].commands[1].partition(b"<")[2].partition(b">")[0].decode()
     assert (said == sender) is stays
-    assert site.srs is not None
-    assert site.means.srs is site.srs
-    assert stays or site.srs.reverse(said) == sender
+    assert site.directory.senders is not None
+    assert site.means.srs is site.directory.senders
+    assert stays or site.directory.senders.reverse(said) == sender
 
 
 def test_the_way_back(here: Here, keys: Path) -> None:
@@ -68,8 +68,8 @@ def test_the_way_back(here: Here, keys: Path) -> None:
     with FakeMTA() as mta:
         here.hop = mta.hop
         site = rewriting(here.site, keys)
-        assert site.srs is not None
-        back = site.srs.forward(ANN)
+        assert site.directory.senders is not None
+        back = site.directory.senders.forward(ANN)
         courier = Courier(site)
         for address in (back, back.lower()):
             assert courier.check(address).ok
@@ -96,7 +96,7 @@ def test_replies_and_notices(here: Here, keys: Path) -> None:
 def test_off(here: Here) -> None:
     """Without a domain nothing is rewritten, and no file is read."""
     here.set()
-    assert here.site.srs is here.site.means.srs is None
+    assert here.site.directory.senders is here.site.means.srs is None
 
 
 def test_rotation(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +152,14 @@ def test_other_mail_needs_no_keys(here: Here, keys: Path) -> None:
         assert deliver_message(site, Message(RAW), Envelope("", BOB)).ok
         here.set("keep")
         assert deliver_message(site, Message(RAW), Envelope(ANN, BOB)).ok
-    assert site.srs is not None
-    assert site.srs.reverse(BOB) is site.srs.reverse(f"bob@{DOMAIN}") is None
+    assert site.directory.senders is not None
+    assert (
+        site.directory.senders.reverse(BOB)
+        is site.directory.senders.reverse(f"bob@{DOMAIN}")
+        is None
+    )
     with pytest.raises(TempFail):
-        site.srs.reverse(f"SRS0=abcd=ef=x.org=ann@{DOMAIN}")
+        site.directory.senders.reverse(f"SRS0=abcd=ef=x.org=ann@{DOMAIN}")
 
 
 def test_server(tmp_path: Path, keys: Path) -> None:
@@ -164,7 +168,7 @@ def test_server(tmp_path: Path, keys: Path) -> None:
                     forward=Forward(srs=Srs(DOMAIN, f"{tmp_path}/nowhere")))  # fmt: skip
     with pytest.raises(ConfigError, match="nowhere"):
         open_site(config, None, InFlight(1, Strikes()))
-    assert far_site(config).srs is not None
+    assert far_site(config).directory.senders is not None
 
 
 def test_no_srslib(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,22 @@ def test_check_of_a_bad_file(bad: Path) -> None:
     assert result.stderr.splitlines() == complaints(bad)
 
 
+def test_check_reads_the_tables(good: Path) -> None:
+    """What is wrong in the files of aliases and access that it names is reported, once, too."""
+    folder = good.parent
+    for name, text in (("aliases", "sales ann\n"), ("access", "example.org MAYBE\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
+    tables = f"aliases: [{folder}/aliases]\naccess: [{folder}/access]\n"
+    good.write_text(good.read_text() + tables)
+    done = run("check", "--config", str(good))
+    assert done.exit_code == 78
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == [
+        f"{folder}/aliases:1",
+        f"{folder}/access:1",
+    ]
+
+
 def test_check_as_json(good: Path) -> None:
     """--json prints the file and its problems as one object; the exit code stays."""
     result = run("check", "--json", "--config", str(good))
