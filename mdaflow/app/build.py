@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from .identities import Identities
     from .inflight import InFlight
 
+DETAILS = """
+rule "detail" when not envelope.to.detail is "" {
+    if folder "{envelope.to.detail}" exists { deliver to "{envelope.to.detail}" }
+    if folder "{envelope.to.detail|lower}" exists { deliver to "{envelope.to.detail|lower}" }
+}
+"""
+"""What `detail_folders` does, in our own words."""
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
 STAYS = ("done ", "seen ", "circle ", "rules ", "of ")
@@ -152,7 +159,7 @@ def open_site(
         config,
         hostname,
         _stages(before),
-        _stages(after),
+        (*_stages(after), *_detail_folders(config)),
         UserRules(store, powers, limits),
         _forwards(store, powers, limits),
         directory,
@@ -217,6 +224,15 @@ def _forwards(store: Store, powers: Collection[str], limits: Limits) -> UserRule
         return compile_forward(*what, **about)
 
     return UserRules(store, powers, limits, compiled)
+
+
+def _detail_folders(config: Config) -> tuple[Stage, ...]:
+    """What sorts the mail that nobody else did by the detail it came with."""
+    if not config.detail_folders:
+        return ()
+    from mdaflow.lang import compile_rules
+
+    return (Stage(compile_rules(DETAILS, "detail_folders"), "site"),)
 
 
 def _aliases(*programs: ir.Program | None) -> Iterator[ir.Alias]:

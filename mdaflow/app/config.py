@@ -315,6 +315,9 @@ class Config:
     """The percentage of a quota at which a user gets a warning by mail; 0 for none."""
     recipient_delimiter: Annotated[str, Is("delimiter")] = "+"
     """Characters that divide user and detail in a local part; empty for none."""
+    detail_folders: bool = False
+    """Mail that rules leave to the inbox, and that came for `user+detail`, goes to the folder
+    `detail`, if the user has one."""
     lmtp: Lmtp = field(default_factory=Lmtp)
     rules: Rules = field(default_factory=Rules)
     state: Path = "/var/lib/mdaflow"

@@ -359,3 +359,24 @@ def test_account(site: MakeSite, tmp_path: Path, away: int, expected: int) -> No
     envelope = Envelope("ann@example.com", "bob@example.org")
     assert pipeline.deliver_message(here, MAIL, envelope, user=bob).code == expected
     assert (home / "Maildir").exists() == (expected == 250)
+
+
+@pytest.mark.parametrize(
+    ("detail", "folder"),
+    [
+        ("Board", "Maildir/.Board/new"),
+        ("BOARD", "Maildir/new"),
+        ("NEWS", "Maildir/.news/new"),
+        ("none", "Maildir/new"),
+        ("..", "Maildir/new"),
+    ],
+)
+def test_detail_folders(site: MakeSite, tmp_path: Path, detail: str, folder: str) -> None:
+    """Where the site wants it, a detail chooses among the folders that a user has."""
+    for name in ("Board", "news"):
+        (tmp_path / f"mail/example.org/bob/Maildir/.{name}/cur").mkdir(parents=True)
+    here = site(user='rule when subject is "other" { deliver to "Other" }')
+    assert not here.config.detail_folders
+    here = open_site(replace(here.config, detail_folders=True), MemoryStore())
+    assert send(here, f"bob+{detail}@example.org").code == 250
+    assert stored(tmp_path) == [folder]
