@@ -105,6 +105,17 @@ def test_client_without_a_name(name: str, access: Make) -> None:
     assert judged(table, Client("192.0.2.1", "mx.example.net")) == "-"
 
 
+def test_name_with_a_dot(access: Make) -> None:
+    """The name of a client may end as it does in the DNS."""
+    assert judged(access("example.net REJECT"), Client("", "mx.Example.net.")).startswith("REJ")
+
+
+def test_endless_name(access: Make) -> None:
+    """Of a name with more labels than there can be the last ones count."""
+    table = access("example.net REJECT")
+    assert judged(table, Client("", "a." * 1000 + "example.net")) == "REJECT example.net"
+
+
 def test_address_literal(access: Make) -> None:
     """The domain of an address may be an address in brackets."""
     table = access("[192.0.2.1] REJECT\nann@[IPv6:2001:DB8::1] DISCARD")
