@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from mdaflow.deliver.mailbox import Quota, parse_mailbox
@@ -55,9 +56,9 @@ class Profiles:
 
     def _user(self, asked: str, values: Mapping[str, object]) -> User:
         source = self.source
-        said = {name: _plain(name, value) for name, value in values.items()}
-        said = {name: value for name, value in said.items() if value not in (None, "")}
-        own = re.split(r"[,\s]+", str(said.pop("own", "")))[:MAX_OWN]
+        told = ((name, value) for name, value in values.items() if value not in (None, ""))
+        said = {name: _plain(name, value) for name, value in told}
+        own = str(said.pop("own", "")).replace(",", " ").split()[:MAX_OWN]
         mailbox = said.pop("mailbox", source.mailbox)
         known = {name: _accepted(name, value) for name, value in said.items()}
         address = known.get("address", asked)
@@ -80,7 +81,7 @@ class Profiles:
             account,
             self.number,
             known.get("rules", source.rules),
-            tuple(filter(None, own)),
+            tuple(own),
             known.get("timezone", source.timezone),
             below if account is None else "",
         )
@@ -108,6 +109,7 @@ def expand(template: str, address: str, home: str = "") -> str:
     return re.sub("%[undh]", lambda match: parts[match[0]], template)
 
 
+@lru_cache(64)
 def fixed_part(template: str) -> str:
     """The folder that is the same for all users of a template; empty for no template."""
     return os.path.dirname(template.partition("%")[0])
@@ -138,8 +140,14 @@ def _mailbox(said: object, address: str, home: str, quota: int, messages: int) -
     """A mailbox below a home; an absolute path in that is taken for one below it."""
     kind, path, *options = [*expand(_INDEX.sub("", str(said)), address, home).split(":"), ""]
     below = [_below(path, home), *(_below(option, home) for option in options)]
-    accepted: str = _accepted("mailbox", ":".join([kind, *below]).removesuffix(":"))
-    parse_mailbox(accepted, home, Quota(quota, messages) if quota or messages else None)
+    return _relative(":".join([kind, *below]).removesuffix(":"), bool(quota or messages))
+
+
+@lru_cache(256)
+def _relative(mailbox: str, limited: bool) -> str:
+    """A mailbox below any home, if it is one: most users of a source have the same."""
+    accepted: str = _accepted("mailbox", mailbox)
+    parse_mailbox(accepted, "/", Quota(1, 1) if limited else None)
     return accepted
 
 
