@@ -249,11 +249,12 @@ def _any_of(patterns: Sequence[Any]) -> Any:
 
     options = re2.Options()
     options.log_errors, options.max_mem = False, 16 << 20
+    options.never_capture = True
     flags = ("i" if not pattern.options.case_sensitive else "-i" for pattern in patterns)
     each = (f"(?{f}:{pattern.pattern})" for f, pattern in zip(flags, patterns, strict=True))
     try:
         return re2.compile("|".join(each), options)
-    except re2.error:  # too large, or groups of the same name
+    except re2.error:  # too large
         return None
 
 
