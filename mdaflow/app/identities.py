@@ -21,6 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from mdaflow.errors import INTERNAL, TOO_SLOW, TempFail
 from mdaflow.mail.envelope import Envelope
@@ -45,14 +46,13 @@ PATIENCE = 60.0
 ROOM = 2.0
 """Seconds in which it has to say whether there is room for mail."""
 
-Key = tuple[str, int]
-
 
 class _Process:
     """One process that is an account."""
 
-    def __init__(self, key: Key, frames: Frames, name: str) -> None:
-        self.key = key
+    def __init__(self, user: User, frames: Frames, name: str) -> None:
+        self.user = user
+        """Without the address, which each message brings."""
         self.frames = frames
         self.name = name
         """What the broker knows it by: a pid may soon be another's."""
@@ -136,30 +136,31 @@ class Identities:
     ) -> tuple[_Process, bool]:
         """A process that is this user, for us alone; and whether it is a new one, which has so many
         seconds to be ready. Raises TempFail."""
-        assert user.account is not None
-        key = user.account.name, user.source
+        whose = replace(user, address="")  # one that knows another home or quota is no good
         while not fresh:
             with self._lock:
-                found = next((p for p in reversed(self._warm.values()) if p.key == key), None)
+                found = next((p for p in reversed(self._warm.values()) if p.user == whose), None)
                 if found is None:
                     break
                 del self._warm[found.name]
             if not found.frames.gone:
                 return found, False
             self._kill(found)
-        return self._new(key, seconds), True
+        return self._new(whose, seconds), True
 
-    def _new(self, key: Key, seconds: float) -> _Process:
+    def _new(self, user: User, seconds: float) -> _Process:
+        assert user.account is not None
+        login = user.account.name
         ours, theirs = socket.socketpair()
-        process = _Process(key, Frames(ours), f"{os.getpid()}.{next(self._count)}")
+        process = _Process(user, Frames(ours), f"{os.getpid()}.{next(self._count)}")
         try:
             with theirs:
-                words = json.dumps(["fork", process.name, *key]).encode()
+                words = json.dumps(["fork", process.name, login, user.source]).encode()
                 socket.send_fds(self._requests, [words], [theirs.fileno()])
             result(process.frames.receive(seconds).value)
         except OSError as error:
             self._kill(process)
-            raise TempFail(INTERNAL, f"no process for {key[0]}: {error}") from error
+            raise TempFail(INTERNAL, f"no process for {login}: {error}") from error
         except BaseException:
             self._kill(process)
             raise

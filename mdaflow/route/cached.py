@@ -29,7 +29,7 @@ WAIT = 15.0
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CachedUsers:
     """A source, asked once for what many want to know."""
 

@@ -163,6 +163,18 @@ def test_no_home(server: Server) -> None:
     assert not (server.root / "homes/example.org/gone").exists()
 
 
+def test_changed(server: Server) -> None:
+    """What the file says of a user counts for the next message, also while mail comes in."""
+    uid, address = FIRST + 50, "moves@example.org"
+    home = server.home(address, uid)
+    server.add(f"{address}:x:{uid}:{uid}::::userdb_mail=maildir:~/old")
+    until(lambda: server.takes(address), "a delivery")
+    text = server.passwd.read_text()
+    server.passwd.write_text(text.replace("maildir:~/old", "maildir:~/fresh"))
+    until(lambda: server.takes(address) and (home / "fresh").exists(), "mail in the new place")
+    assert owners(home) == {(uid, uid)}
+
+
 def test_static(server: Server) -> None:
     """Everybody in a domain has mail, as the uid of the source, or as the server in a home that is
     made."""
