@@ -146,6 +146,11 @@ def _wrong_queries(number: int, source: Sql, config: Config) -> Iterator[str]:
 
     users: Any = getattr(open_source(number, config), "source")  # noqa: B009 - behind a memory
     assert isinstance(users, SqlUsers)
+    try:
+        users.database.password()
+    except TempFail as error:
+        yield f"users[{number}].password: {error}"
+        return
     users.database.connect()
     needed = {"user": () if source.home else ("home",), "users": ("address",)}
     for key in filter(partial(getattr, source), ("user", "domains", "users")):

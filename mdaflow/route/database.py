@@ -78,13 +78,13 @@ class Database:
         """`password` is a file; what is asked is asked within `guard`. Raises ConfigError for a URL
         that is none, and when a library is missing."""
         self._url = _url(url)
-        self._password = password
+        self._file = password
         self._guard = guard
         self._engine: Engine | None = None
         self._pid = 0
         self._lock = Lock()
         self._rests_until = 0.0
-        _create(self._url, self._secret)
+        _create(self._url, self.password)
 
     def ask(
         self, query: Query, told: Mapping[str, str], most: int = 0
@@ -100,6 +100,11 @@ class Database:
             if time.monotonic() - begun > SLOW:
                 self._rests_until = time.monotonic() + REST
             raise
+
+    def password(self) -> str:
+        """The content of its file; empty without one. Raises TempFail."""
+        with self._guard():
+            return _password(self._file) if self._file else ""
 
     def connect(self) -> None:
         """See if it is there. Raises TempFail."""
@@ -143,11 +148,8 @@ class Database:
         """The engine of this process."""
         with self._lock:
             if self._engine is None or self._pid != os.getpid():
-                self._engine, self._pid = _create(self._url, self._secret), os.getpid()
+                self._engine, self._pid = _create(self._url, self.password), os.getpid()
             return self._engine
-
-    def _secret(self) -> str:
-        return _password(self._password) if self._password else ""
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -213,6 +213,18 @@ def test_check_of_a_database_that_is_away(root: Path) -> None:
     )
 
 
+def test_check_of_a_password(root: Path) -> None:
+    """A file with a password that everybody can read is a problem."""
+    (root / "secret").write_text("x")
+    (root / "secret").chmod(0o644)
+    text = SQL.format(root=root, user="SELECT 1 AS home", users='""')
+    result = check(root, f"{text}    password: {root}/secret\n")
+    assert result.exit_code == 78
+    assert result.stderr == (
+        f"users[0].password: {root}/secret: everybody can read it: chmod o-rwx\n"
+    )
+
+
 def test_check_of_a_file(root: Path) -> None:
     """A passwd-file that is missing or has bad lines is a problem; so is a home nobody says."""
     result = check(root, f"users: [{{passwd: {root}/none}}, {{static: [x]}}]\n")
