@@ -4,7 +4,7 @@ Each target becomes an action that goes on, the last one a final action: the mes
 for it went elsewhere. A target that is the user, `\bob`, his name or his address, is no action: the
 program stops, and the message goes on to the user's own rules and the inbox. A name without a
 domain is in the domain of the user. Other users, too, get their mail by the next hop: nothing is
-delivered from within a delivery. An empty file does nothing.
+delivered from within a delivery. What stands there twice is done once. An empty file does nothing.
 
 What programs and files take is for the owner's powers to allow, as in rules. No I/O.
 """
@@ -40,14 +40,29 @@ def compile_forward(
     front_end = _FrontEnd(whose.lower(), delimiters)
     gathering = Gathering(front_end, read, limits)
     program = gathering.program(text, file)
-    program = program._replace(body=_ended(program.body))
+    program = program._replace(body=_ended(_once(program.body)))
     problems = gathering.problems + check(program, powers)
     if problems:
         raise SourceError(problems, gathering.sources)
     return program
 
 
-def _ended(body: tuple[ir.Statement, ...]) -> tuple[ir.Statement, ...]:
+def _once(body: tuple[ir.Statement, ...]) -> list[ir.Statement]:
+    """The actions without those that are there already: nobody gets a message twice. Among others,
+    what drops the message does nothing."""
+    first: dict[object, ir.Statement] = {}
+    for statement in body:
+        key: object = statement
+        if isinstance(statement, ir.Act):
+            said = tuple(text.literal for text in statement.operands if isinstance(text, ir.Text))
+            key = statement.verb, str(said).casefold() if statement.verb == "forward" else said
+        first.setdefault(key, statement)
+    found = list(first.values())
+    others = [s for s in found if not (isinstance(s, ir.Act) and s.verb == "discard")]
+    return others or found
+
+
+def _ended(body: list[ir.Statement]) -> tuple[ir.Statement, ...]:
     """The actions with the stop at the end, if there is one; else the last one is final."""
     acts = [s for s in body if not isinstance(s, ir.Stop)]
     stops = [s for s in body if isinstance(s, ir.Stop)][:1]
