@@ -298,7 +298,7 @@ class Lmtp:
         try:
             self._socket.connect(os.fspath(path))
             self._lines = self._socket.makefile("rb")
-            assert self._reply().startswith("220 ")
+            assert self.reply().startswith("220 ")
             assert self.say("LHLO client.example").startswith("250 ")
         except BaseException:  # the server may be gone
             self._socket.close()
@@ -319,8 +319,12 @@ class Lmtp:
 
     def say(self, command: str) -> str:
         """The last line of the reply to a command."""
-        self._socket.sendall(f"{command}\r\n".encode())
-        return self._reply()
+        return self.say_bytes(f"{command}\r\n".encode())
+
+    def say_bytes(self, said: bytes) -> str:
+        """The same, of bytes with their end."""
+        self._socket.sendall(said)
+        return self.reply()
 
     def deliver(self, recipient: str, content: bytes) -> str:
         """The reply to a message whose lines end in CRLF, the last one too unless it is empty."""
@@ -328,9 +332,10 @@ class Lmtp:
         assert self.say(f"RCPT TO:<{recipient}>").startswith("250 ")
         assert self.say("DATA").startswith("354 ")
         self._socket.sendall(stuffed(content))
-        return self._reply()
+        return self.reply()
 
-    def _reply(self) -> str:
+    def reply(self) -> str:
+        """The last line of the next reply."""
         line = "250-"
         while line[3:4] == "-":
             line = self._lines.readline().decode()

@@ -11,7 +11,6 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-import pytest
 from accounts import CAPABILITIES, System, status_of, system
 from children import until
 from letters import note
@@ -64,7 +63,7 @@ def check(found: dict[str, Any], uid: int, groups: set[int]) -> None:
     assert about["Uid"] == [uid] * 4
     assert about["Gid"] == [about["Gid"][0]] * 4
     assert set(about["Groups"]) <= groups
-    assert {name: about[name] for name in CAPABILITIES} == dict.fromkeys(CAPABILITIES, [0])
+    assert {name: about[name] for name in CAPABILITIES} == {key: [0] for key in CAPABILITIES}
 
 
 def test_program_of_an_alias() -> None:
