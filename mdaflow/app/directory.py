@@ -34,13 +34,15 @@ class Directory(NamedTuple):
     senders: SiteSenders | None = None
     """Who rewrites senders, and knows them again where mail to them comes back."""
 
+    @property
+    def tables(self) -> list[Table[Any]]:
+        """The tables of aliases and of access."""
+        return [*self.router.tables.aliases, *(self.access.tables if self.access else ())]
+
     def load(self) -> None:
-        """Read all tables of aliases and of access. Raises ConfigError with all that is wrong."""
-        tables: list[Table[Any]] = [*self.router.tables.aliases]
-        if self.access is not None:
-            tables += self.access.tables
+        """Read all tables. Raises ConfigError with all that is wrong in them."""
         problems: list[str] = []
-        for table in tables:
+        for table in self.tables:
             try:
                 table.load()
             except ConfigError as error:

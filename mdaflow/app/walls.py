@@ -114,7 +114,8 @@ def _spool(mailbox: str) -> str:
 def _needed(site: Site) -> Iterator[str]:
     """What is allowed even if it is below a home."""
     c = site.config
-    yield from (c.state, c.quarantine, c.lmtp.spool, c.log.to)
+    yield from (c.state, c.quarantine, c.lmtp.spool, c.log.to, c.forward.srs.secrets)
+    yield from filter(None, (table.path for table in site.directory.tables))
     yield from (place for source in c.users for place in places(source))
     for _, folder in site.says:
         if found := elsewhere(folder):

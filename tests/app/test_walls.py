@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mdaflow.app import walls
 from mdaflow.app.build import Site, open_site
 from mdaflow.app.config import Config, Lmtp, Log, Rules, System
+from mdaflow.app.directory import open_directory
 from mdaflow.store.memory import MemoryStore
 
 
@@ -147,3 +149,10 @@ def test_remote_homes_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.Monk
     assert tree.real(f"{tmp_path}/home/bob") == f"{tmp_path}/home/bob"
     assert str(tmp_path) in looked
     assert str(tmp_path / "home") not in looked
+
+
+def test_tables_below_homes(site: Site) -> None:
+    """A file of the site's is within reach where the site has put it."""
+    config = replace(site.config, aliases=("aliases:/home/x/aliases",), access=("/home/x/access",))
+    here = replace(site, directory=open_directory(config, "mx", ()))
+    assert {"/home/x/aliases", "/home/x/access"} <= set(walls._needed(here))
