@@ -31,7 +31,7 @@ from mdaflow.errors import INTERNAL, SAVED, TOO_SLOW, MailError, Status, TempFai
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.receipt import without_success
-from mdaflow.mail.targets import words
+from mdaflow.mail.targets import mailbox_of, words
 from mdaflow.route.resolve import Destination
 from mdaflow.route.users import User
 
@@ -107,11 +107,18 @@ class Expansion:
         self._complain()
         if not self._worst.ok:
             self._note()
-            return self._worst
+            return self._said(destinations) if several else self._worst
         if several:
             ident = envelope.queue_id or self._job.ident
             confirm_expanded(self._site, self._message, envelope, ident)
         return Status(250, "2.0.0", f"Delivered to {len(destinations)}")
+
+    def _said(self, destinations: Sequence[Destination]) -> Status:
+        """The worst status, with how many have not got it; not who: that is the site's matter."""
+        missing = sum(d.key not in self._done for d in destinations)
+        worst = self._worst
+        text = f"{missing} of {len(destinations)} have not got it: {worst.text}"
+        return Status(worst.code, worst.enhanced, text)
 
     def _count(self, destination: Destination, status: Status) -> None:
         self._late = self._late or status == TOO_SLOW
@@ -284,8 +291,7 @@ def _program(command: str) -> Action:
 
 
 def _file(path: str) -> Action:
-    folder = f"maildir:{path.rstrip('/')}" if path.endswith("/") else f"mbox:{path}"
-    return Action("deliver", folder, owner="site")
+    return Action("deliver", mailbox_of(path), owner="site")
 
 
 _ACTIONS: dict[str, Callable[[str], Action]] = {

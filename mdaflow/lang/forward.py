@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from mdaflow.mail.address import without_detail
-from mdaflow.mail.targets import Target, TargetError, parse_targets, words
+from mdaflow.mail.targets import Target, TargetError, mailbox_of, parse_targets, words
 
 from . import ir
 from .check import check
@@ -110,13 +110,9 @@ def _act(span: Span, text: str, verb: str, *operands: str) -> ir.Act:
     return ir.Act(span, text, verb, False, False, said, (), options)
 
 
-def _mailbox(path: str) -> str:
-    return f"maildir:{path.rstrip('/')}" if path.endswith("/") else f"mbox:{path}"
-
-
 _ACTS: dict[str, Callable[[str], tuple[str, tuple[str, ...]]]] = {
     "program": lambda command: ("pipe", words(command)),
-    "file": lambda path: ("deliver", (_mailbox(path),)),
+    "file": lambda path: ("deliver", (mailbox_of(path),)),
     "nothing": lambda _: ("discard", ()),
     "fail": lambda text: ("reject", (text,)),
     "defer": lambda text: ("defer", (text,)),

@@ -175,6 +175,11 @@ def words(command: str) -> tuple[str, ...]:
         raise ValueError(f"the program's arguments: {error}".lower()) from None
 
 
+def mailbox_of(path: str) -> str:
+    """The path of a file as a mailbox of rules: a `/` at the end is that of a Maildir."""
+    return f"maildir:{path.rstrip('/')}" if path.endswith("/") else f"mbox:{path}"
+
+
 def _address(said: str) -> str:
     """An address, or a local part alone; or a domain alone, for the tables that know such.
 

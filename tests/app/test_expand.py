@@ -228,7 +228,9 @@ def test_each_of_many_has_a_status(tmp_path: Path) -> None:
     refusal = b"550 5.1.1 No such user\r\n"
     with FakeMTA({"rcpt": [b"250 Ok\r\n", refusal, b"250 Ok\r\n"]}) as mta:
         courier = site_with(tmp_path, "all: a@x.example, b@x.example, c@x.example\n", mta.hop)
-        assert deliver(courier, "all@example.org") == "550"
+        mail, about = Message(b"Subject: x\n\nhello\n"), Envelope("e@x.org", "all@example.org")
+        status = courier.deliver(mail, about, lambda: True)
+        assert str(status) == "550 5.1.1 1 of 3 have not got it: Refused by the next hop"
         [session] = mta.sessions
         assert session.taken
 
