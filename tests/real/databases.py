@@ -117,7 +117,12 @@ def _mariadb(root: Path) -> Database:
         "--auth-root-authentication-method=normal",
     )  # fmt: skip
     options = (f"--datadir={data}", f"--socket={socket}", f"--pid-file={root}/run/pid")
-    fast = ("--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin")
+    fast = (
+        "--skip-networking",
+        "--innodb-use-native-aio=0",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--skip-log-bin",
+    )
     client = (need("mariadb"), "--no-defaults", "-u", "root", "-S", socket)
     command = (program, "--no-defaults", *options, *fast)
     server = Database(root, f"mariadb://mail@localhost/mail?unix_socket={socket}", command, client)
