@@ -39,6 +39,8 @@ MAX_TARGETS = 10_000
 TOO_MANY = Status(451, "4.3.0", "Alias expansion too large, or a loop")
 GONE = Status(550, "5.1.1", "No such user here")
 NOT_NOW = Status(451, "4.3.0", "Try again later")
+CIRCLE = "a loop, passed over"
+"""The answer of a step that would go round."""
 REQUIRED = ("postmaster", "abuse", "mailer-daemon")
 """Names that every site has: they fall back to the configured `postmaster`."""
 
@@ -276,7 +278,7 @@ class _Walk:
         depends = alias.match is not None or name[0] == "@"  # on the whole address
         what = name, local if depends else "", domain, at.sender
         if name in at.above or what in self.expanded:
-            again = "a loop, passed over" if name in at.above else "as above"
+            again = CIRCLE if name in at.above else "as above"
             self._tell(at, name, again, alias.where)
             return
         self.expanded.add(what)
@@ -376,7 +378,8 @@ class _Walk:
             answer = " (already there)"
         if at.steps is not None:
             said = f"{found.status}" if found.status is not None else f"{found.kind} {found.name}"
-            self._tell(at, f"=> {said}{answer}", found.why, at.where)
+            owner = f"errors go to {found.sender}" if found.sender else ""
+            self._tell(at, f"=> {said}{answer}", found.why or owner, at.where)
 
     def _tell(self, at: _Place, asked: str, answer: str = "", where: str = "") -> _Place:
         """Note a step, if somebody wants to know; the place for what follows from it."""
