@@ -88,7 +88,7 @@ def _ways(router: Router, alias: Alias, domains: Sequence[str]) -> Iterator[Doub
         if any(s.answer == CIRCLE and (s.asked, s.where) == (alias.name, alias.where) for s in met):
             yield Doubt(alias.where, f"{alias.name}: in a circle, which is passed over")
         lists = {step.where for step in met if step.asked.startswith(":include:")}
-        refused = dict(_refused(alias, found, lists, whole=len(domains) == 1))
+        refused = dict(_refused(alias, found, lists))
         left = {n: doubt for n, doubt in (left or refused).items() if n in refused}
         if not left:
             return
@@ -117,21 +117,21 @@ def _flat(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def _refused(
-    alias: Alias, found: Sequence[Destination], lists: set[str], *, whole: bool
+    alias: Alias, found: Sequence[Destination], lists: set[str]
 ) -> Iterator[tuple[str, Doubt]]:
     """What the alias itself names, or a list in it, and is refused though the site does not say so;
-    by name, without domain unless it is `whole`."""
-    said = {str(target) for target in alias.targets}
+    by the name as it is written in the alias."""
+    said = {word for target in alias.targets for word in (target.value, str(target))}
     for d in found:
-        name = d.name if whole or d.name[:1] == "/" else d.name.rpartition("@")[0] or d.name
+        name = d.name if d.name in said else d.name.rpartition("@")[0] or d.name
         if d.status is None or d.why in said or name == ANYBODY:
             continue
         why = "nobody has this name" if d.status == UNKNOWN_USER else d.why
-        text = why if why.startswith(name) else f"{name}: {why}"
         if d.where == alias.where:
+            text = why if why.startswith(name) else f"{name}: {why}"
             yield name, Doubt(d.where, f"{alias.name}: {text}")
         elif d.where in lists:
-            yield name, Doubt(d.where, text)
+            yield name, Doubt(d.where, f"{d.name}: {why}")
 
 
 def _postmasters(router: Router, domains: Sequence[str]) -> Iterator[Doubt]:
