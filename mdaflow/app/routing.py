@@ -65,8 +65,7 @@ def route(
         allowed = verdict is not None and verdict.allowed
         return Routed(site.router.resolve(recipient, steps), allowed)
     if steps is not None:
-        said = str(found.status) if found.status is not None else f"{found.kind} {found.name}"
-        steps.append(Step(f"=> {said}", found.why, found.where, []))
+        steps.append(Step(f"=> {found}", found.why, found.where, []))
     return Routed((found,))
 
 

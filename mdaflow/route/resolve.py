@@ -69,6 +69,15 @@ class Destination:
         """What makes it one destination, however it was reached."""
         return f"{self.kind} {self.name.casefold()}" if self.kind != "file" else f"file {self.name}"
 
+    def __str__(self) -> str:
+        if self.status is not None:
+            return str(self.status)
+        return f"{_SAID.get(self.kind, self.kind)} {self.name}".rstrip()
+
+
+_SAID = {"address": "sent on to", "relay": "handed on to", "nothing": "dropped"}
+"""Kinds of destinations that their own name would not explain."""
+
 
 class Step(NamedTuple):
     """One thing that was found out on the way, and what was done then."""
@@ -212,7 +221,7 @@ class _Walk:
         ours = domain == self.origin.lower() or self.router.has_domain(domain)
         if not at.plain:
             keys = keys_of(local, domain, self.router.delimiters, ours=ours)
-            alias = None if at.parent in keys else self._alias(keys, address)
+            alias = None if at.parent in keys else self._alias(keys, address, at)
             if alias is not None:
                 self._expand(alias, local, domain, at)
                 return
@@ -241,7 +250,7 @@ class _Walk:
         if user is not None:
             self._add(Destination("user", address, user, at.sender, where=at.where), at)
             return
-        catch_all = None if at.plain else self._alias((f"@{domain}",), "")
+        catch_all = None if at.plain else self._alias((f"@{domain}",), "", at)
         if catch_all is not None and catch_all.name not in at.above:
             self._expand(catch_all, local, domain, at)
             return
@@ -266,11 +275,15 @@ class _Walk:
 
     # --- aliases ---------------------------------------------------------------------------
 
-    def _alias(self, keys: tuple[str, ...], address: str) -> Alias | None:
+    def _alias(self, keys: tuple[str, ...], address: str, at: _Place) -> Alias | None:
+        """What the first table that knows one of the names says."""
         for table in self.router.tables.aliases:
-            alias = table.get().find(keys, address)
+            aliases = table.get()
+            alias = aliases.find(keys, address)
             if alias is not None:
                 return alias
+            if at.steps is not None:
+                self._tell(at, f"aliases in {aliases.path}", f"no {keys[0]}")
         return None
 
     def _expand(self, alias: Alias, local: str, domain: str, at: _Place) -> None:
@@ -314,7 +327,7 @@ class _Walk:
             return None
         owner = f"owner-{local}"
         keys = (f"{owner}@{of}",) if at else (f"{owner}@{domain}", owner)
-        return f"{owner}@{of or domain}" if self._alias(keys, "") is not None else None
+        return f"{owner}@{of or domain}" if self._alias(keys, "", _Place()) is not None else None
 
     def _named(self, target: Target, at: _Place) -> None:
         value = target.value
@@ -377,9 +390,8 @@ class _Walk:
         else:
             answer = " (already there)"
         if at.steps is not None:
-            said = f"{found.status}" if found.status is not None else f"{found.kind} {found.name}"
             owner = f"errors go to {found.sender}" if found.sender else ""
-            self._tell(at, f"=> {said}{answer}", found.why or owner, at.where)
+            self._tell(at, f"=> {found}{answer}", found.why or owner, at.where)
 
     def _tell(self, at: _Place, asked: str, answer: str = "", where: str = "") -> _Place:
         """Note a step, if somebody wants to know; the place for what follows from it."""

@@ -238,8 +238,10 @@ def test_steps() -> None:
         "sales@example.org |  | ",
         "  sales | bob, eve@elsewhere.example | /etc/aliases:2",
         "    bob@example.org |  | ",
+        "      aliases in /etc/aliases | no bob@example.org | ",
         "      known users | bob@example.org (/home/bob@example.org) | ",
         "      => user bob@example.org |  | /etc/aliases:2",
         "    eve@elsewhere.example |  | ",
-        "      => address eve@elsewhere.example |  | /etc/aliases:2",
+        "      aliases in /etc/aliases | no eve@elsewhere.example | ",
+        "      => sent on to eve@elsewhere.example |  | /etc/aliases:2",
     ]
