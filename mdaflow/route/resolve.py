@@ -360,7 +360,8 @@ class _Walk:
             self._refuse(path, error.status, str(error), at)
             return
         if at.steps is not None:
-            at = self._tell(at, str(target), f"{len(found)} members", path)
+            number = f"{len(found)} member{'s' * (len(found) != 1)}"
+            at = self._tell(at, str(target), number, path)
         below = at._replace(depth=at.depth + 1, above=at.above | {path}, where=path)
         for member in found:
             _KINDS[member.kind](self, member, below)
