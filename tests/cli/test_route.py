@@ -35,12 +35,12 @@ class Site:
 
     def __init__(self, home: Home) -> None:  # noqa: F811
         self.home = home
-        self.config(aliases=ALIASES.format(home=home.path))
+        self.config()
         home.write("staff", "bob\neve@elsewhere.example\n")
 
     def config(self, aliases: str = ALIASES, **more: object) -> None:
         """A configuration with these aliases."""
-        self.home.write("aliases", aliases)
+        self.home.write("aliases", aliases.replace("{home}", str(self.home.path)))
         self.home.write("mail/example.org/ann/x", "")
         tables = [str(self.home.path / "aliases")]
         self.path = self.home.config(aliases=tables, **more)
@@ -167,17 +167,16 @@ def keys(said: object) -> Iterator[str]:
 def test_json_is_explained(site: Site) -> None:
     """The manual page has each key of the JSON, and each kind of destination."""
     site.home.write("access", "To:relay.example RELAY\nConnect:192.0.2 RELAY\n")
-    site.config(ALIASES.format(home=site.home.path), access=[str(site.home.path / "access")])
+    site.config(access=[str(site.home.path / "access")])
     addresses = [name if "@" in name else f"{name}@example.org" for name in KINDS]
     done = site.route("--json", "--client", "192.0.2.1", *addresses)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     kinds = {d["kind"] for one in found for d in one["destinations"]}
     assert kinds == set(KINDS.values())
     doubts = map(json.loads, site.route("--check", "--json").stdout.splitlines())
-    section = re.search(r"^\.Ss route\n(.*?)^\.Ss ", MAN.read_text(), re.MULTILINE | re.DOTALL)
-    assert section
-    words = " ".join(re.findall(r"^(?:\.It|\.Pq)? ?\.?Li (.*)", section[1], re.MULTILINE))
-    told = set(re.findall(r"\b[a-z]+\b", words))
+    section = MAN.read_text().partition(".Ss route\n")[2].partition("\n.Ss ")[0]
+    marked = re.findall(r"^\.(?:Li|Pq each with Li) (.*)", section, re.MULTILINE)
+    told = set(re.findall(r"[a-z]+", " ".join(marked)))
     assert told == {*keys(found), *keys(list(doubts)), *kinds}
 
 
@@ -224,7 +223,7 @@ def test_wrong_command_line(site: Site, arguments: Sequence[str]) -> None:
 
 def test_wrong_configuration(site: Site) -> None:
     """A configuration that cannot be used is told (78)."""
-    site.config(postmaster=7)
+    site.config(postmaster=[])
     assert site.route("ann@example.org").returncode == 78
 
 
@@ -250,7 +249,8 @@ def test_forward(site: Site) -> None:
     site.home.write("mail/example.org/ann/.forward+x", "carl@elsewhere.example\n")
     assert site.tree("ann@example.org")[3:] == [
         "    also forward to eve@elsewhere.example  [/mail/example.org/ann/.forward:1:7]",
-        "    and the rules and the inbox of ann@example.org",
+        "    \\ann  [/mail/example.org/ann/.forward:1:1]",
+        "    and the rules and the inbox of ann@example.org  [/mail/example.org/ann/.forward]",
     ]
     assert site.tree("ann+x@example.org")[3:] == [
         "    forward to carl@elsewhere.example  [/mail/example.org/ann/.forward+x:1:1]"
@@ -272,8 +272,8 @@ def test_wrong_forward(site: Site) -> None:
     path = site.home.path / "mail/example.org/ann/.forward"
     path.chmod(0o666)
     lines = site.tree("ann@example.org")
-    assert "/mail/example.org/ann/.forward: others can write to it" in "".join(lines[3:])
-    assert "eve@" not in "".join(lines)
+    [line] = lines[3:]
+    assert line.startswith("    /mail/example.org/ann/.forward: writable by others than its owner")
 
 
 def test_many_homes(site: Site) -> None:
