@@ -112,7 +112,7 @@ def test_several(site: Site) -> None:
 def test_json(site: Site) -> None:
     """One object for each address: where it ends, and the steps to there."""
     path = site.home.path
-    home, where = f"{path}/mail/example.org/bob", f"{path}/staff"
+    where = f"{path}/staff"
     found = site.json("staff@example.org")
     assert found["recipient"] == "staff@example.org"
     sender = "owner-staff@example.org"
@@ -121,7 +121,7 @@ def test_json(site: Site) -> None:
             "kind": "user",
             "name": "bob@example.org",
             "user": "bob@example.org",
-            "home": home,
+            "home": f"{path}/mail/example.org/bob",
             "mailbox": "maildir:Maildir",
             "sender": sender,
             "where": where,
@@ -329,9 +329,7 @@ def test_check(site: Site) -> None:
         "/aliases:11: half: zoe: nobody has this name",
     ]
     said = [json.loads(line) for line in site.route("--check", "--json").stdout.splitlines()]
-    assert [f"{one['where']}: {one['text']}" for one in said] == (
-        done.stdout.decode().splitlines()
-    )
+    assert [f"{one['where']}: {one['text']}" for one in said] == (done.stdout.decode().splitlines())
 
 
 def test_check_of_good_tables(site: Site) -> None:
