@@ -88,7 +88,7 @@ class Expansion:
         self._tell = tell
         self._job = Job(message, envelope, _NOWHERE, ident, site.means)
         self._done = set(ledger.already_done(self._job))
-        self._noted = time.monotonic()
+        self._noted = self._began = time.monotonic()
         self._late = False
         self._worst = SAVED
         self._complaints: dict[str, list[tuple[Destination, Status]]] = {}
@@ -105,8 +105,9 @@ class Expansion:
             if time.monotonic() - self._noted > EVERY:
                 self._note()
         self._complain()
-        if not self._worst.ok:
+        if self._noted > self._began or not self._worst.ok:  # who took long may come again
             self._note()
+        if not self._worst.ok:
             return self._said(destinations) if several else self._worst
         if several:
             ident = envelope.queue_id or self._job.ident

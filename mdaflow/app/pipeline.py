@@ -23,6 +23,7 @@ from mdaflow.errors import (
     INTERNAL,
     LOOP,
     RECIPIENT_OK,
+    UNDERWAY,
     MailError,
     PermFail,
     Status,
@@ -42,7 +43,7 @@ from .expand import Expansion
 from .failure import failed
 from .log import about, bracketed, delivery
 from .receipts import confirm
-from .routing import route, whose_turn
+from .routing import Routed, route, whose_turn
 
 log = logging.getLogger("mdaflow")
 _count = itertools.count()
@@ -202,6 +203,15 @@ class Courier:
             envelope = replace(envelope, allowed=True)
         if routed.user is not None:
             return deliver_message(site, message, envelope, fence, routed.user)
+        with ledger.alone(site.means, message, envelope) as alone:
+            if not alone:
+                return self._refuse(message, envelope, TempFail(UNDERWAY))
+            return self._expand(message, envelope, fence, routed)
+
+    def _expand(
+        self, message: Message, envelope: Envelope, fence: Callable[[], bool], routed: Routed
+    ) -> Status:
+        site = self._site
         if _delivered_before(site, message, envelope):
             return _BEFORE.status
         if came_back(message, _whose(site, envelope), site.key):

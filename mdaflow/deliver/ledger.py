@@ -6,16 +6,24 @@ it: the entry says so, and the message is not delivered again. Any message might
 so a file in the folder of state has the time of the last such entry, and while it is old nobody
 asks the store. So nothing of this costs anything where nothing has failed.
 
-What the store does not know is done again: two copies are better than none.
+A message may also come again while it is still on its way: a peer that was killed knows nothing of
+its first try, and a list of thousands takes longer than the peer to begin anew. So who delivers to
+many takes a lock of the message: a byte of a file, which goes with its process.
+
+What the store does not know is done again: two copies are better than none. Known limit: machines
+with one store do not see each other's locks.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import struct
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from mdaflow.mail.envelope import Envelope
@@ -30,6 +38,8 @@ KEEP = 86_400.0
 _ALL = "all of it"  # neither an action, which has its number first, nor an address
 _LAST = "unconfirmed"  # the file: nothing is in it, its time is what it says
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LOCKS = "underway"  # the file whose bytes are locks; nothing is in it either
+_FLOCK = struct.Struct("hhqqi0q")  # struct flock: type, whence, start, length, pid (0: required)
 _digests: WeakKeyDictionary[Message, str] = WeakKeyDictionary()  # a message may be for many
 
 log = logging.getLogger("mdaflow")
@@ -69,6 +79,37 @@ def write_all_done(means: Means, message: Message, envelope: Envelope) -> None:
             os.close(file)
     except OSError as error:
         log.warning("%s/%s: %s", means.state, _LAST, error.strerror)
+
+
+@contextmanager
+def alone(means: Means, message: Message, envelope: Envelope) -> Iterator[bool]:
+    """Open while a message is delivered; False when another thread or process is at it."""
+    file = _open_locks(means)
+    try:
+        yield file < 0 or _lock(file, int(_key(message, envelope).split()[1][:15], 16))
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def _open_locks(means: Means) -> int:
+    """The file of the locks; -1 when it cannot be had."""
+    try:
+        return os.open(f"{means.state}/{_LOCKS}", _OPEN, 0o600)
+    except OSError as error:
+        log.warning("%s/%s: %s", means.state, _LOCKS, error.strerror)
+        return -1
+
+
+def _lock(file: int, at: int) -> bool:
+    said = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, said)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # no locks there
+        log.warning("%s: %s", _LOCKS, error.strerror)
+    return True
 
 
 def _get(means: Means, message: Message, envelope: Envelope) -> frozenset[str]:

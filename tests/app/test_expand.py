@@ -282,3 +282,20 @@ def test_circle_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(time, "time", lambda: now + 2 * pipeline.PATIENCE)
     assert str(courier.check("a@example.org")).startswith("554 5.4.6 ")
     assert courier.check("b@example.org").code == 451
+
+
+def test_comes_again_too_soon(make: Make, tmp_path: Path) -> None:
+    """A message that comes again while it is on its way waits for the end of that (P10)."""
+    (tmp_path / "state").mkdir()
+    told: list[str] = []
+
+    def fence() -> bool:
+        if not told:
+            told.append(deliver(courier, "all@example.org"))
+        return True
+
+    courier = make("127.0.0.1:1")
+    mail = Message(b"Message-ID: <1@x>\nSubject: x\n\nhello\n")
+    assert courier.deliver(mail, Envelope("eve@example.net", "all@example.org"), fence).ok
+    assert told == ["451"]
+    assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]

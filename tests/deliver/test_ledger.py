@@ -504,3 +504,27 @@ def test_costs_nothing_for_one_action(place: Place, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ledger, "already_done", None)
     place.deliver(KEEP)
     assert place.counts() == {"inbox": 1}
+
+
+def test_one_at_a_time(place: Place) -> None:
+    """Of a message that is on its way, no second copy sets out; other recipients' do."""
+    one, other = Envelope(ANN, BOB), Envelope(ANN, "carl@example.org")
+    before = descriptors()
+    (place.root / "state").mkdir(exist_ok=True)
+    for _ in range(2):
+        with ledger.alone(place.means, MAIL, one) as first:
+            with (
+                ledger.alone(place.means, MAIL, one) as second,
+                ledger.alone(place.means, MAIL, other) as third,
+            ):
+                assert (first, second, third) == (True, False, True)
+            with ledger.alone(place.means, MAIL, one) as again:
+                assert not again
+    assert descriptors() == before
+
+
+def test_one_at_a_time_without_a_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there can be no lock, mail is delivered."""
+    with ledger.alone(replace(place.means, state="/nowhere"), MAIL, Envelope(ANN, BOB)) as alone:
+        assert alone
+    assert "/nowhere/underway: No such file or directory" in caplog.text
