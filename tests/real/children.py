@@ -75,6 +75,14 @@ class Child:
         """Send a signal to the program itself."""
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """Kill it and all that it has started, at once."""
+        for pid in (self.pid, *_session(self.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+        until(lambda: not _session(self.pid), "the end of its processes", self._others)
+
     def is_halted(self) -> bool:
         """All threads of all its processes are stopped by a signal."""
         return all(state == "T" for pid in _session(self.pid) for state in _states(pid))
