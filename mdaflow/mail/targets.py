@@ -190,7 +190,8 @@ def _address(said: str) -> str:
     needless = _NEEDLESS.fullmatch(said)
     if needless is not None:
         bare = _PAIR.sub(r"\1", needless[1])
-        if is_address(f"{bare}@x") and "@" not in bare:
+        whole = needless[2] is None and "@" in bare
+        if is_address(bare if whole else f"{bare}@x"):
             said = f"{bare}{needless[2] or ''}"
     if is_address(f"x{said}" if said.startswith("@") else said) or (
         "@" not in said.rpartition('"')[2] and is_address(f"{said}@x")

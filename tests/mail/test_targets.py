@@ -20,6 +20,7 @@ from mdaflow.mail.targets import KINDS, Target, TargetError, parse_targets, word
         ('"joe smith"@example.org', ['address "joe smith"@example.org']),
         ('"joe smith"', ['address "joe smith"']),
         ('"ann", "bob"@x.org', ["address ann", "address bob@x.org"]),
+        ('"ann@x.org", "a@b"@x.org', ["address ann@x.org", 'address "a@b"@x.org']),
         ("ann (the boss), bob@x.org (x)", ["address ann", "address bob@x.org"]),
         ("Ann Smith <ann@x.org>, <bob@x.org>", ["address ann@x.org", "address bob@x.org"]),
         ('"Smith, Ann" <ann@x.org>', ["address ann@x.org"]),

@@ -6,6 +6,7 @@ import re
 
 from mdaflow.lang import ir
 from mdaflow.lang.source import Span, one_of
+from mdaflow.mail.letter import is_address
 
 from .scope import Scope
 
@@ -21,7 +22,7 @@ def check_program(scope: Scope, span: Span, program: tuple[ir.Text, ...]) -> Non
 
 def check_address(scope: Scope, span: Span, address: str) -> None:
     """Can it be an address to send to?"""
-    if not _ADDRESS.fullmatch(address):
+    if not _ADDRESS.fullmatch(address) and not ("@" in address and is_address(address)):
         scope.problem(span, "no-address", address=address)
 
 
