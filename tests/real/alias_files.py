@@ -135,6 +135,7 @@ far: eve@elsewhere.example
 angle: <ann>
 named: Ann Smith <ann@example.org>
 phrase: "Smith, Ann" <ann@example.org>
+address: "bob@example.org"
 inquotes: "eve smith"@elsewhere.example
 detail: ann+x
 nowhere: nosuchuser
@@ -214,3 +215,32 @@ OF_REGEXP = (
     *("Case@reg.example", "case@reg.example", "colon/slash@reg.example", "two@reg.example"),
     *("first@reg.example", "xxyx@reg.example", "nobody@reg.example"),
 )
+
+FORWARDS: dict[str, bytes] = {
+    "one": b"eve@elsewhere.example\n",
+    "no end": b"eve@elsewhere.example",
+    "two": b"eve@elsewhere.example, bob\n",
+    "lines": b"# away\n\neve@elsewhere.example\n  # and\nbob@example.org\n",
+    "a copy": b"\\ann, eve@elsewhere.example\n",
+    "a copy below": b"\\ann\neve@elsewhere.example\n",
+    "in quotes": b'"\\ann", "eve@elsewhere.example"\n',
+    "by name": b"ann, bob\n",
+    "by address": b"ann@example.org\neve@elsewhere.example\n",
+    "vacation": b'\\ann, "|/usr/bin/vacation ann"\n',
+    "procmail": b"\"|IFS=' ' && exec /usr/bin/procmail -f- || exit 75 #ann\"\n",
+    "bare": b"|/usr/bin/prog -x\n",
+    "bare quotes": b'|"/usr/bin/prog -x"\n',
+    "files": b'/var/tmp/box\n/var/tmp/folder/, "/var/tmp/a b"\n',
+    "nothing": b"/dev/null\n",
+    "nothing else": b"/dev/null, bob\n",
+    "twice": b"bob, bob@example.org\nbob\n",
+    "phrase": b"Eve Smith <eve@elsewhere.example>\n",
+    "note": b"eve@elsewhere.example (Eve)\n",
+    "quoted": b'"eve smith"@elsewhere.example\n',
+    "dos": b"bob\r\neve@elsewhere.example\r\n",
+    "empty": b"",
+    "comments": b"# nobody\n",
+    "commas": b",bob,,eve@elsewhere.example,\n",
+    "wrong": b"ann smith\n",
+}
+"""Files `.forward` of ann."""

@@ -17,7 +17,7 @@ from children import PATIENCE
 from need import need
 from postfix import Postfix
 
-USERS = ("ann", "bob", "carl")
+FIRST, USERS = 20_000, ("ann", "bob", "carl")
 HERE = "example.org"
 """The domain of names without one."""
 
@@ -64,13 +64,16 @@ nothing:
 
 
 class AccountsOfNobody:
-    """The users as accounts without homes, for programs that only look them up."""
+    """The users as accounts for programs that only look them up; the first has a home."""
 
     def __init__(self, root: Path) -> None:
         passwd, group = root / "passwd", root / "group"
         names = (*USERS, "Debian-exim")
-        lines = (f"{name}:x:{20000 + n}:{20000 + n}::/nonexistent:/bin/sh\n"
-                 for n, name in enumerate(names))  # fmt: skip
+        self.home = root / "home"
+        self.home.mkdir()
+        homes = (self.home, *["/nonexistent"] * len(names))
+        lines = (f"{name}:x:{FIRST + n}:{FIRST + n}::{home}:/bin/sh\n"
+                 for n, (name, home) in enumerate(zip(names, homes, strict=False)))  # fmt: skip
         passwd.write_text(Path("/etc/passwd").read_text() + "".join(lines))
         group.write_text(Path("/etc/group").read_text() + "Debian-exim:x:20003:\n")
         self.environment = {
@@ -90,7 +93,8 @@ class Local:
     """A Postfix whose local(8) knows one table of aliases after the other."""
 
     def __init__(self, root: Path, **settings: str) -> None:
-        known = AccountsOfNobody(root).environment
+        accounts = AccountsOfNobody(root)
+        known, self.home = accounts.environment, accounts.home
         self._aliases = root / "aliases"
         (root / "postfix").mkdir()
         self._tables = 0
@@ -141,27 +145,14 @@ class Local:
                 found[self._asked[ids[told[1]]]].add(way)
         return found
 
-
-def _of_postfix(recipient: str, status: str, said: str) -> str:
-    what, _, where = said.partition(": ")
-    if what == "delivers to command":
-        return f"program {where}"
-    if what == "delivers to file":
-        return _file(where)
-    if said == "delivers to mailbox" or said.startswith("forwards to "):
-        return _address(recipient)
-    if recipient.endswith("@elsewhere.example"):  # no mail leaves this machine
-        return _address(recipient)
-    return "refused" if status == "undeliverable" else status
-
-
-def _file(path: str) -> str:
-    return "nothing" if path == "/dev/null" else f"file {path}"
-
-
-def _address(address: str) -> str:
-    local, _, domain = address.rpartition("@")
-    return f"user {local}" if domain == HERE else f"address {address}"
+    def forwards(self, text: bytes) -> set[str]:
+        """Where the mail of the first user goes, with this `.forward`."""
+        file = self.home / ".forward"
+        file.write_bytes(text)
+        for path in (file, self.home):
+            os.chown(path, FIRST, FIRST)
+        address = f"{USERS[0]}@{HERE}"
+        return self.ways(b"", [address])[address]
 
 
 class Exim:
@@ -188,11 +179,34 @@ class Exim:
 def _of_exim(line: str) -> str:
     if not line or line[0] in " \t":
         return ""
-    address, arrow, where = line.partition(" -> ")
+    found, arrow, where = line.partition(" -> ")
     if arrow:
         return f"program {where[1:].strip()}" if where[0] == "|" else _file(where)
     for words, way in (("is undeliverable", "refused"), ("cannot be resolved", "deferred"),
                        ("is discarded", "nothing")):  # fmt: skip
         if words in line:
             return way
-    return _address(address)
+    return address(found)
+
+
+def _of_postfix(recipient: str, status: str, said: str) -> str:
+    what, _, where = said.partition(": ")
+    if what == "delivers to command":
+        return f"program {where}"
+    if what == "delivers to file":
+        return _file(where)
+    if said == "delivers to mailbox" or said.startswith("forwards to "):
+        return address(recipient)
+    if recipient.endswith("@elsewhere.example"):  # no mail leaves this machine
+        return address(recipient)
+    return "refused" if status == "undeliverable" else status
+
+
+def _file(path: str) -> str:
+    return "nothing" if path == "/dev/null" else f"file {path}"
+
+
+def address(found: str) -> str:
+    """The way to an address, in words."""
+    local, _, domain = found.rpartition("@")
+    return f"user {local}" if domain == HERE else f"address {found}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import alias_files
@@ -16,7 +16,15 @@ from children import PATIENCE
 from mdaflow_server import new_root
 from need import need
 
+from mdaflow.engine.plan import Action
+from mdaflow.engine.run import Stage
+from mdaflow.engine.run import run as run_rules
 from mdaflow.errors import ConfigError
+from mdaflow.lang import ir
+from mdaflow.lang.forward import compile_forward
+from mdaflow.lang.source import SourceError
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
 from mdaflow.mail.targets import Target, parse_targets
 from mdaflow.route.aliases import AliasTable, keys_of, logical_lines, parse_members, parse_table
 from mdaflow.route.resolve import Destination, Router, Tables
@@ -198,6 +206,57 @@ def test_regexp(local: Local, root: Path) -> None:
         value = run("postmap", "-q", address, f"regexp:{root}/of-postfix/regexp")
         alias = table.find((), address)
         assert written(parse_targets(value)) == written(alias.targets if alias else ())
+
+
+FORWARDED: dict[str, tuple[set[str], str]] = {
+    "lines": (
+        {"address eve@elsewhere.example", "user bob", "user #", "user and"},
+        "it knows comments only at the beginning of a line",
+    ),
+    "bare": ({"program /usr/bin/prog", "refused"}, "a program without quotes ends at a blank"),
+    "nothing else": ({"nothing", "user bob"}, "nothing is nothing"),
+    "wrong": ({"user ann", "user smith"}, "a comma may be missing"),
+}
+"""Where the mail of a `.forward` goes elsewhere, and why not here."""
+
+
+@pytest.mark.parametrize("name", alias_files.FORWARDS)
+def test_forward(name: str, local: Local) -> None:
+    """A `.forward` leads where local(8) leads, but for what is on purpose."""
+    text = alias_files.FORWARDS[name]
+    theirs = local.forwards(text)
+    (local.home / ".forward").unlink()
+    differs, why = FORWARDED.get(name, (set(), ""))
+    assert theirs == (differs if why else forwards(text))
+
+
+def forwards(text: bytes) -> set[str]:
+    """Where we send mail."""
+    ann = f"{USERS[0]}@{HERE}"
+    try:
+        program = compile_forward(text, "/home/ann/.forward", ir.POWERS, whose=ann)
+    except SourceError:
+        return {"an error"}
+    plan = run_rules(Stage(program), Message(b"\n"), Envelope("eve@elsewhere.example", ann))
+    return {_said(action) for action in plan.actions}
+
+
+def _said(action: Action) -> str:
+    return _SAID[action.verb](action)
+
+
+def _stored(action: Action) -> str:
+    form, _, path = action.folder.partition(":")
+    return f"file {path}{'/' if form == 'maildir' else ''}" if path else f"user {USERS[0]}"
+
+
+_SAID: dict[str, Callable[[Action], str]] = {
+    "forward": lambda action: alias_readers.address(action.targets[0]),
+    "pipe": lambda action: "program " + " ".join(action.targets).removeprefix("/bin/sh -c "),
+    "deliver": _stored,
+    "keep": _stored,
+    "discard": lambda _: "nothing",
+}
 
 
 def run(program: str, *arguments: str) -> str:

@@ -63,7 +63,8 @@ class Between:
         mode, ways = WAYS[way]
         self.front = self._postfix(root / "front", mode, ways)
         self.back = self._postfix(root / "back", mode, ways) if two else self.front
-        more = f"next_hop: 127.0.0.1:{self.back.port}\naliases: [{root}/etc/aliases]\n"
+        more = "forward:\n  file: .forward\n"
+        more += f"next_hop: 127.0.0.1:{self.back.port}\naliases: [{root}/etc/aliases]\n"
         self.mdaflow = Mdaflow(root, self.front.socket, more=more)
         stack.callback(self.mdaflow.close)
         self.out = root / "out"
@@ -138,6 +139,19 @@ def test_ways(way: str) -> None:
         system.settle()
         assert system.sent() == {f"eve@{OUTSIDE}": 2, f"bob@{OUTSIDE}": 1}
         assert subjects(system.carl) == ["Undelivered Mail Returned to Sender", "hello"]
+
+
+def test_forward_to_each_other() -> None:
+    """Two users who send all mail on to each other: one bounce, and who keeps a copy has one."""
+    with between("virtual_transport") as system:
+        for name, text in (("dora", f"emil@{HERE}\n"), ("emil", f"\\emil, dora@{HERE}\n")):
+            user = system.mdaflow.user(name=name)
+            (user.home / ".forward").write_text(text)
+            give_away(user.home / ".forward")
+        system.send(f"dora@{HERE}", f"carl@{HERE}")
+        system.settle()
+        assert subjects(system.carl) == ["Undelivered Mail Returned to Sender"]
+        assert subjects(user) == ["hello"]
 
 
 def test_large_list() -> None:

@@ -160,7 +160,8 @@ def test_unsafe(server: System, mta: FakeMTA, name: str) -> None:
     reply = deliver(server, bob.address)
     assert reply.startswith("250 "), reply
     assert recipients(mta, first) == []
-    assert bob.files()
+    assert sum("\nSubject: hello\n" in file.read_text() for file in bob.files()) == 1
+    assert len(bob.files()) == 2  # and a letter
     told = [message for message in server.messages() if str(bob.home) in message]
     assert any(why in message for message in told), told
 
