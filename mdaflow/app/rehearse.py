@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+from collections.abc import Callable
 from contextlib import suppress
 
 from mdaflow.deliver.execute import DELIVERERS
@@ -19,6 +20,7 @@ from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 
 from .answers import Answers
+from .config import Config
 
 _CHARSETS = (
     "ascii utf-8 utf-7 utf-16 utf-16-be utf-16-le utf-32 utf-32-be utf-32-le latin-1 "
@@ -38,11 +40,18 @@ rule when subject matches "a*" and received > "2020-01-01" { deliver to "{1|slug
 """
 _MODULES = (
     *("mdaflow.store.sqlite", "mdaflow.app.pipeline", "logging.handlers", "zoneinfo"),
-    *(f"mdaflow.deliver.{name}" for name in {*DELIVERERS.values(), "send", "program", "ledger"}),
+    *(f"mdaflow.deliver.{name}" for name in DELIVERERS.values()),
+    *(f"mdaflow.deliver.{name}" for name in ("send", "letters", "program", "ledger")),
     *(f"mdaflow.engine.{name}" for name in ("attachments", "lookup", "moments", "triggers")),
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
+    *("mdaflow.lang.forward", "mdaflow.route.access", "mdaflow.app.senders"),
     *("hmac", "hashlib", "socket", "encodings.idna"),
 )
+_WANTED: tuple[tuple[Callable[[Config], object], tuple[str, ...]], ...] = (
+    (lambda config: config.store, ("mdaflow.store.shared", "mdaflow.store.redis")),
+    (lambda config: config.forward.srs.domain, ("srslib",)),
+)
+"""What only some configurations need, beside the sources of users (sources.py)."""
 _SAMPLE = b"""Subject: =?utf-8?q?a_sample?=
 From: "A" <a@example.org>
 Content-Type: multipart/mixed; boundary="b"
@@ -74,3 +83,11 @@ def rehearse() -> None:
         compile_rules("rule when subjct contains 'x' { delivr }")
     for module in _MODULES:
         importlib.import_module(module)
+
+
+def fetch(config: Config) -> None:
+    """Import what a configuration needs besides; what is missing its user will tell."""
+    for wants, modules in _WANTED:
+        with suppress(ImportError):
+            for module in modules if wants(config) else ():
+                importlib.import_module(module)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @config_option
 def command(config: str | None) -> int:
     """Take mail by LMTP and deliver it, until SIGTERM. SIGHUP reads the configuration again."""
-    from mdaflow.app.rehearse import rehearse
+    from mdaflow.app.rehearse import fetch, rehearse
     from mdaflow.serve.master import serve
 
     settings = read_config(config)
@@ -29,6 +29,7 @@ def command(config: str | None) -> int:
     except OSError as error:
         raise ConfigError((f"log: {settings.log.to}: {error.strerror}",)) from error
     rehearse()
+    fetch(settings)
     return serve(settings, _courier, lambda: _again(config))
 
 
@@ -42,6 +43,9 @@ def _courier(config: Config, inflight: InFlight, identities: Identities | None) 
 
 
 def _again(config: str | None) -> Config:
+    from mdaflow.app.rehearse import fetch
+
     settings = read_config(config)
+    fetch(settings)
     log.set_up(settings.log, tell=True)
     return settings
