@@ -81,9 +81,11 @@ def test_tree(site: Site) -> None:
         '  sales: ann, bob@example.org, "|/bin/cat --new"  [/aliases:2]',
         "    => program /bin/cat --new",
         "    ann@example.org",
+        "      aliases in /aliases: no ann@example.org",
         "      folders /mail: ann@example.org (/mail/example.org/ann)",
         "      => user ann@example.org",
         "    bob@example.org",
+        "      aliases in /aliases: no bob@example.org",
         "      folders /mail: bob@example.org (/mail/example.org/bob)",
         "      => user bob@example.org",
     ]
@@ -96,7 +98,7 @@ def test_list(site: Site) -> None:
         "    :include:/staff: 2 members  [/staff]",
     ]
     assert site.tree("staff@example.org")[-1] == (
-        "        => address eve@elsewhere.example: errors go to owner-staff@example.org"
+        "        => sent on to eve@elsewhere.example: errors go to owner-staff@example.org"
     )
 
 
@@ -248,11 +250,12 @@ def test_forward(site: Site) -> None:
     site.user("ann", _forward="\\ann, eve@elsewhere.example\n")
     site.home.write("mail/example.org/ann/.forward+x", "carl@elsewhere.example\n")
     assert site.tree("ann@example.org")[3:] == [
+        "  => user ann@example.org",
         "    also forward to eve@elsewhere.example  [/mail/example.org/ann/.forward:1:7]",
         "    \\ann  [/mail/example.org/ann/.forward:1:1]",
         "    and the rules and the inbox of ann@example.org  [/mail/example.org/ann/.forward]",
     ]
-    assert site.tree("ann+x@example.org")[3:] == [
+    assert site.tree("ann+x@example.org")[4:] == [
         "    forward to carl@elsewhere.example  [/mail/example.org/ann/.forward+x:1:1]"
     ]
     [step] = site.json("ann@example.org")["steps"]
@@ -272,7 +275,7 @@ def test_wrong_forward(site: Site) -> None:
     path = site.home.path / "mail/example.org/ann/.forward"
     path.chmod(0o666)
     lines = site.tree("ann@example.org")
-    [line] = lines[3:]
+    [line] = lines[4:]
     assert line.startswith("    /mail/example.org/ann/.forward: writable by others than its owner")
 
 
