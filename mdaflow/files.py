@@ -53,7 +53,8 @@ class Reading:
     """The files of one program, as its compiler asks for them, with their versions.
 
     They are of the user whose folder is `home`; without one, of the site. `trusting`: of
-    whoever calls, who knows what he does. `shared`: of anybody, but not everybody's.
+    whoever calls, who knows what he does. `shared`: of anybody, but not everybody's, and no link:
+    who can write there shall not have us read what he could not.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Reading:
         """As they were before they were first read."""
         self.sizes: dict[str, int] = {}
         """Bytes of the files."""
+        self.foreign = False
+        """Others than root and we could have written a `shared` one."""
 
     def __call__(self, path: str) -> bytes:
         """The content of a file, at most a byte more than the limit.
@@ -88,12 +91,23 @@ class Reading:
         self.versions.setdefault(path, version_of(path))
 
     def _read_of_site(self, path: str) -> bytes:
-        folder, others = os.path.dirname(path) or ".", 0o002 if self._shared else 0o022
-        owners = None if self._shared else (0, os.geteuid())
-        if not self._trusting:
-            self._note(folder)
-            _refuse(path, _foreign_folder(os.stat(folder), owners, others))
-        return self._content(path, None, lambda about: _foreign(about, owners, others))
+        folder, owners = os.path.dirname(path) or ".", (0, os.geteuid())
+        if self._trusting:
+            return self._content(path, None, lambda about: "")
+        self._note(folder)
+        about_folder = os.stat(folder)
+        if not self._shared:
+            _refuse(path, _foreign_folder(about_folder, owners, 0o022))
+            return self._content(path, None, lambda about: _foreign(about, owners))
+        _refuse(path, _foreign_folder(about_folder, None, 0o002))
+        self.foreign = bool(_foreign_folder(about_folder, owners, 0o022))
+
+        def unsafe(about: os.stat_result) -> str:
+            self.foreign = self.foreign or bool(_foreign(about, owners))
+            linked = self.foreign and about.st_nlink != 1
+            return "has more than one link" if linked else _foreign(about, None, 0o002)
+
+        return self._content(path, None, unsafe)
 
     def _read_of_user(self, path: str) -> bytes:
         folder, owners = self._enter(os.path.dirname(path))
@@ -123,12 +137,12 @@ class Reading:
     ) -> bytes:
         """A file's content, relative to a folder of a user where there is one."""
         name = path if folder is None else os.path.basename(path)
-        follow = folder is None
+        follow = folder is None and not self._shared
         _refuse(path, _irregular(os.stat(name, dir_fd=folder, follow_symlinks=follow)))
         file = os.open(name, _FILE | (0 if follow else os.O_NOFOLLOW), dir_fd=folder)
         try:
             about = os.fstat(file)
-            _refuse(path, _irregular(about) or ("" if self._trusting else unsafe(about)))
+            _refuse(path, _irregular(about) or unsafe(about))
             with open(file, "rb", closefd=False) as content:
                 return content.read(self._limit + 1)
         finally:

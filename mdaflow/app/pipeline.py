@@ -158,7 +158,7 @@ class Courier:
 
     def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
         """May this recipient have mail from there? Never raises."""
-        routed = route(self._site, recipient, sender, client)
+        routed = route(self._site, recipient, sender, client, quick=True)
         status, why = RECIPIENT_OK, ""
         if routed.refusal is not None:
             status, why = self._refused(recipient, routed.refusal)

@@ -48,10 +48,12 @@ def route(
     sender: str = "",
     client: Client = NOBODY,
     steps: list[Step] | None = None,
+    *,
+    quick: bool = False,
 ) -> Routed:
     """The destinations of a recipient, for mail from there. Never raises.
 
-    `steps` gets what was asked and answered.
+    `steps` gets what was asked and answered. `quick`: one who can have it is enough.
     """
     try:
         verdict = _verdict(site, recipient, sender, client, steps)
@@ -63,7 +65,9 @@ def route(
         )
     if found is None:
         allowed = verdict is not None and verdict.allowed
-        return Routed(site.router.resolve(recipient, steps), allowed)
+        bounce = not sender
+        found_there = site.router.resolve(recipient, steps, bounce=bounce, quick=quick)
+        return Routed(found_there, allowed)
     if steps is not None:
         steps.append(Step(f"=> {found}", found.why, found.where, []))
     return Routed((found,))

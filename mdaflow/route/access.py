@@ -47,6 +47,7 @@ from .access_file import (
     parse_access,
     spelled,
 )
+from .aliases import bare
 from .tables import Table
 
 MAX_LABELS = 128
@@ -161,7 +162,8 @@ def _asked(file: Keys, tag: str, key: Key, entry: Entry | None) -> Asked:
 
 def address_keys(address: str, delimiters: str) -> list[Key]:
     """All that can stand in a table for an address, the most specific first."""
-    local, at, domain = address.lower().rpartition("@")
+    local, at, domain = address.casefold().rpartition("@")
+    local = bare(local)
     if not at:  # <postmaster>
         local, domain = domain, ""
     user, _ = split_local(local, delimiters)
@@ -173,7 +175,7 @@ def address_keys(address: str, delimiters: str) -> list[Key]:
 
 def domain_keys(domain: str) -> list[Key]:
     """The same of a domain: itself, what is below the next one, that one, and so on."""
-    domain = literal(domain.lower())
+    domain = literal(domain.casefold())
     if not domain or domain[0] == "[":
         return [domain] if domain else []
     labels = domain.split(".")[-MAX_LABELS:]

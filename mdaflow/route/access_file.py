@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from mdaflow.errors import ConfigError, Status
 
+from .aliases import bare
 from .tables import MAX_PROBLEMS
 
 MAX_TEXT = 400
@@ -94,7 +95,7 @@ def parse_access(content: bytes, path: str) -> Keys:
 
 def parse_key(text: str) -> tuple[str, Key]:
     """Tag and key of a line; no tag is "". Raises ValueError with what is wrong."""
-    text = text.lower()
+    text = text.casefold()
     tag, _, key = text.partition(":")
     tag = tag.capitalize()
     if tag not in TAGS:
@@ -104,7 +105,11 @@ def parse_key(text: str) -> tuple[str, Key]:
         if found:
             if tag not in tags:
                 raise ValueError(f"{key} cannot stand behind {tag}:")
-            return tag, make(key)
+            made = make(key)
+            if isinstance(made, str) and made[:1] == '"':  # as the aliases take it, too
+                local, at, domain = made.rpartition("@")
+                made = f"{bare(local)}{at}{domain}"
+            return tag, made
     raise ValueError(f"'{text}' is no address, domain or network")
 
 

@@ -122,7 +122,7 @@ class AliasTable:
 
 def keys_of(local: str, domain: str, delimiters: str, *, ours: bool) -> tuple[str, ...]:
     """The names by which an address is looked up, folded and without quotes, in their order."""
-    local = _bare(local.casefold())
+    local = bare(local.casefold())
     user, detail = split_local(local, delimiters)
     whole = f"{local}@{domain}"
     if not detail and user == local:
@@ -131,7 +131,7 @@ def keys_of(local: str, domain: str, delimiters: str, *, ours: bool) -> tuple[st
     return (*addresses, local, user) if ours else addresses
 
 
-def _bare(local: str) -> str:
+def bare(local: str) -> str:
     return _PAIR.sub(r"\1", local[1:-1]) if local[:1] == '"' else local
 
 
@@ -200,7 +200,7 @@ def _virtual(reader: _Reader, line: int, said: str) -> None:
 def _unquoted(name: str) -> str:
     """A name as `keys_of` has it."""
     local, at, domain = name.rpartition("@") if name[-1:] != '"' else (name, "", "")
-    return f"{_bare(local)}{at}{domain}"
+    return f"{bare(local)}{at}{domain}"
 
 
 def _regexp(reader: _Reader, line: int, said: str) -> None:
@@ -305,11 +305,13 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield begun, "\n".join(parts)
 
 
-def parse_members(text: bytes, path: str) -> tuple[Target, ...]:
+def parse_members(text: bytes, path: str, foreign: bool = True) -> tuple[Target, ...]:
     """The members of an `:include:`: addresses, and other lists. Raises ConfigError.
 
-    Whoever may write such a file may not for that run programs or write files.
+    Whoever may write such a file may not for that run programs or write files; nor, if it is a
+    `foreign` one, have us read others.
     """
+    kinds = ("address", "user") if foreign else ("address", "user", "include")
     decoded = _decoded(text, path)
     try:
         found = parse_targets(decoded, by_line=True)
@@ -317,9 +319,10 @@ def parse_members(text: bytes, path: str) -> tuple[Target, ...]:
         line = decoded.count("\n", 0, error.start) + 1
         raise ConfigError((f"{path}:{line}: {error}",)) from error
     for target in found:
-        if target.kind not in ("address", "include", "user"):
+        if target.kind not in kinds:
             line = decoded.count("\n", 0, target.start) + 1
-            raise ConfigError((f"{path}:{line}: only addresses in an :include:",))
+            whose = " that is not root's" if target.kind == "include" else ""
+            raise ConfigError((f"{path}:{line}: only addresses in an :include:{whose}",))
     return found
 
 

@@ -18,6 +18,7 @@ for the steps it notes whom it asked, what was answered, and where that stands.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,13 @@ MAX_DEPTH = 10
 MAX_TARGETS = 10_000
 """Destinations that one recipient may have, and ten times as many names on the way (P35)."""
 TOO_MANY = Status(451, "4.3.0", "Alias expansion too large, or a loop")
+ONLY_BOUNCES = Status(550, "5.7.1", "Only bounces are taken here")
 GONE = Status(550, "5.1.1", "No such user here")
 NOT_NOW = Status(451, "4.3.0", "Try again later")
 CIRCLE = "a loop, passed over"
 """The answer of a step that would go round."""
+QUICK = 1.0
+"""Seconds to find somebody who can have mail, where that is all one wants to know."""
 REQUIRED = ("postmaster", "abuse", "mailer-daemon")
 """Names that every site has: they fall back to the configured `postmaster`."""
 
@@ -67,7 +71,10 @@ class Destination:
     @property
     def key(self) -> str:
         """What makes it one destination, however it was reached."""
-        return f"{self.kind} {self.name.casefold()}" if self.kind != "file" else f"file {self.name}"
+        if self.user is not None:  # by whatever spelling
+            return f"user {self.name.lower()}"
+        local, at, domain = self.name.rpartition("@")
+        return f"{self.kind} {local}{at}{domain.lower() if at else domain}"
 
     def __str__(self) -> str:
         if self.status is not None:
@@ -92,6 +99,9 @@ class Step(NamedTuple):
 
 class Reversal(Protocol):
     """Knows the addresses that we have made for senders (SRS)."""
+
+    domain: str
+    """Their domain."""
 
     def reverse(self, address: str) -> str | None:
         """The sender that it stands for; None for other addresses. Raises ValueError for a forged
@@ -122,12 +132,29 @@ class Router:
         self.tables = tables
         self.hostname = hostname
         self.domains = frozenset((hostname.lower(), *map(str.lower, domains)))
+        self.named = self.domains if domains else None
+        """Where names without a domain count; None: in every domain of ours."""
         self.delimiters = delimiters
         self.postmaster = postmaster
 
-    def resolve(self, recipient: str, steps: list[Step] | None = None) -> tuple[Destination, ...]:
-        """The destinations of a recipient, at least one. Never raises."""
-        return _Walk(self, recipient, steps).destinations()
+    def resolve(
+        self,
+        recipient: str,
+        steps: list[Step] | None = None,
+        *,
+        bounce: bool = True,
+        quick: bool = False,
+    ) -> tuple[Destination, ...]:
+        """The destinations of a recipient, at least one. Never raises.
+
+        `bounce`: the sender is the null one; only that mail goes back to a rewritten sender.
+        `quick`: to know whether anybody can have mail; the first who can is enough, and after
+        `QUICK` seconds it is taken for granted.
+        """
+        walk = _Walk(self, recipient, steps, bounce)
+        if quick:
+            walk.until = time.monotonic() + QUICK
+        return walk.destinations()
 
     def has_domain(self, domain: str) -> bool:
         """Does mail for this domain end here, whoever brings it? Raises TempFail."""
@@ -179,8 +206,14 @@ class _TooMany(Exception):
 class _Walk:
     """One recipient on its way."""
 
-    def __init__(self, router: Router, recipient: str, steps: list[Step] | None) -> None:
+    def __init__(
+        self, router: Router, recipient: str, steps: list[Step] | None, bounce: bool
+    ) -> None:
         self.router = router
+        self.bounce = bounce
+        self.until: float | None = None
+        self.someone = False
+        """Somebody can have the mail."""
         self.recipient = recipient if "@" in recipient else f"{recipient}@{router.hostname}"
         self.origin = self.recipient.rpartition("@")[2]
         self.waiting: deque[tuple[str, _Place]] = deque([(self.recipient, _Place(steps=steps))])
@@ -191,7 +224,8 @@ class _Walk:
     def destinations(self) -> tuple[Destination, ...]:
         first = self.waiting[0][1]
         try:
-            while self.waiting:  # the nearest first, so that no way is longer than it need be
+            while self.waiting and not self._knows_enough():
+                # the nearest first, so that no way is longer than it need be
                 self._address(*self.waiting.popleft())
         except _TooMany:
             self.found.clear()
@@ -199,6 +233,14 @@ class _Walk:
         if not self.found:
             self._refuse(self.recipient, TOO_MANY, "only loops and empty lists", first)
         return tuple(self.found.values())
+
+    def _knows_enough(self) -> bool:
+        if self.until is None:
+            return False
+        if not self.someone and time.monotonic() > self.until:
+            self.found = {"": Destination("unknown", self.recipient)}
+            self.someone = True
+        return self.someone
 
     # --- addresses -------------------------------------------------------------------------
 
@@ -219,8 +261,9 @@ class _Walk:
         local, _, domain = address.rpartition("@")
         domain = domain.lower()
         ours = domain == self.origin.lower() or self.router.has_domain(domain)
-        if not at.plain:
-            keys = keys_of(local, domain, self.router.delimiters, ours=ours)
+        if not at.plain and not self._is_for_senders(domain):
+            names = ours and (self.router.named is None or domain in self.router.named)
+            keys = keys_of(local, domain, self.router.delimiters, ours=names)
             alias = None if at.parent in keys else self._alias(keys, address, at)
             if alias is not None:
                 self._expand(alias, local, domain, at)
@@ -229,6 +272,11 @@ class _Walk:
             self._find_user(address, local, domain, at)
         else:
             self._add(Destination("address", address, sender=at.sender, where=at.where), at)
+
+    def _is_for_senders(self, domain: str) -> bool:
+        """Is it the domain of rewritten senders, in which nobody else has a name?"""
+        srs = self.router.tables.srs
+        return srs is not None and domain == srs.domain.lower()
 
     def _came_back_to(self, address: str, at: _Place) -> bool:
         """It is an address that SRS has made of a sender's, and goes there."""
@@ -241,6 +289,9 @@ class _Walk:
             return True
         if sender is None:
             return False
+        if not self.bounce:
+            self._refuse(address, ONLY_BOUNCES, "only bounces go back to a rewritten sender", at)
+            return True
         self._tell(at, "SRS", f"the way back to {sender}")
         self._add(Destination("address", sender), at)
         return True
@@ -306,7 +357,7 @@ class _Walk:
     def _targets(self, targets: Sequence[Target], alias: Alias, local: str, at: _Place) -> None:
         detail = self._passed_on(alias, local)
         for target in targets:
-            if target.kind == "address" and target.value.startswith("@"):
+            if target.kind == "address" and target.value[:1] == "@" and alias.match is None:
                 target = target._replace(value=f"{local}{target.value}")
             elif target.kind == "address" and detail:
                 target = target._replace(value=_with_detail(target.value, detail))
@@ -359,6 +410,9 @@ class _Walk:
         except TempFail as error:
             self._refuse(path, error.status, str(error), at)
             return
+        if len(self.found) + len(self.waiting) + len(found) > MAX_TARGETS:
+            self._refuse(path, TOO_MANY, f"{len(found):,} members are too many here", at)
+            return
         if at.steps is not None:
             number = f"{len(found)} member{'s' * (len(found) != 1)}"
             at = self._tell(at, str(target), number, path)
@@ -383,6 +437,7 @@ class _Walk:
 
     def _add(self, found: Destination, at: _Place) -> None:
         key = found.key
+        self.someone = self.someone or found.status is None
         if key not in self.found:
             self.found[key] = found
             if len(self.found) > MAX_TARGETS:

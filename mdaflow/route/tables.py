@@ -38,12 +38,11 @@ log = logging.getLogger("mdaflow")
 class Table(Generic[T]):
     """What `parse(content, path)` makes of a file: it raises ConfigError with all that is wrong.
 
-    Never holds up whoever asks, but for the first time.
+    Of a `shared` one it is told, too, whether others than root and we could have written it. Never
+    holds up whoever asks, but for the first time.
     """
 
-    def __init__(
-        self, path: str, parse: Callable[[bytes, str], T], *, shared: bool = False
-    ) -> None:
+    def __init__(self, path: str, parse: Callable[..., T], *, shared: bool = False) -> None:
         self.path = path
         self._parse = parse
         self._shared = shared
@@ -101,7 +100,8 @@ class Table(Generic[T]):
             text = reading(self.path)
             if len(text) > most:
                 raise ConfigError((f"{self.path}: larger than {most >> 20} MiB",))
-            self._value = self._parse(text, self.path)
+            about = (reading.foreign,) if self._shared else ()
+            self._value = self._parse(text, self.path, *about)
             self._trouble = ""
         except ConfigError as error:
             self._tell(str(error))
@@ -125,7 +125,7 @@ class Table(Generic[T]):
 class Tables(Generic[T]):
     """Tables in files whose names stand in other tables, all read alike."""
 
-    def __init__(self, parse: Callable[[bytes, str], T], *, shared: bool = False) -> None:
+    def __init__(self, parse: Callable[..., T], *, shared: bool = False) -> None:
         self._parse = parse
         self._shared = shared
         self._kept: OrderedDict[str, Table[T]] = OrderedDict()

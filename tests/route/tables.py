@@ -63,7 +63,7 @@ def router(
     def members(path: str) -> Sequence[Target]:
         if path not in (lists or {}):
             raise TempFail(INTERNAL, f"{path}: No such file or directory")
-        return parse_members((lists or {})[path].encode(), path)
+        return parse_members((lists or {})[path].encode(), path, False)
 
     return Router(Tables((known,), tables, members), "mx.example.org", **more)
 

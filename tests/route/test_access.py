@@ -179,10 +179,13 @@ def test_delimiters(access: Make) -> None:
 
 
 def test_literal(access: Make) -> None:
-    """Two spellings that the MTA keeps apart are never merged (P49)."""
-    table = access('ann@x REJECT\n"ann"@y REJECT\nmünchen.de REJECT')
-    assert judged(table, NOBODY, '"ann"@x') == "-"
-    assert judged(table, NOBODY, '"ann"@y').startswith("REJECT")
+    """Spellings by which an alias is found are those of its keys; others are never merged (P49)."""
+    table = access('ann@x REJECT\n"b,s"@y REJECT\nmünchen.de REJECT\nTo:staff@ REJECT')
+    for address in ("ann@x", '"ann"@x', '"\\a\\nn"@X', "ann@x".upper()):
+        assert judged(table, NOBODY, address).startswith("REJECT")
+    assert judged(table, NOBODY, '"b,s"@y').startswith("REJECT")
+    for address in ("staff@z", '"staff"@z', '"staff+ x,y"@z', "\u017ftaff@z", "staff+a@z"):
+        assert judged(table, NOBODY, "", address).startswith("REJECT"), address
     assert judged(table, NOBODY, "a@xn--mnchen-3ya.de") == "-"
     assert judged(table, NOBODY, "a@MÜNCHEN.de").startswith("REJECT")
 

@@ -90,7 +90,7 @@ def test_any_way(
 
     def read(path: str) -> Sequence[Target]:
         try:
-            return parse_members(members, path)
+            return parse_members(members, path, False)
         except ConfigError as error:
             raise TempFail(INTERNAL, str(error)) from error
 

@@ -6,6 +6,7 @@ import pytest
 from tables import Known, aliases, regexp, router, steps, virtual, way
 
 from mdaflow.mail.letter import is_address
+from mdaflow.route import resolve
 from mdaflow.route.resolve import MAX_DEPTH, MAX_TARGETS, Step
 
 TABLE = """
@@ -80,9 +81,22 @@ def test_names_are_of_our_domains_only() -> None:
     assert way(made, "carl") == ["user bob@example.org"]
 
 
+DOMAINS = "Example.NET", "example.org"
+
+
+def test_names_count_where_the_site_says() -> None:
+    """With domains configured a name without one is an alias in these alone, as mydestination."""
+    table, domains = aliases("ann: carl\nbob@example.org: carl"), ("example.net",)
+    made = router(table, domains=domains)  # type: ignore[arg-type]
+    assert way(made, "ann") == ["user ann@example.org"]
+    assert way(made, "bob") == ["user carl@example.org"]
+    assert way(made, "ann@example.net")[0].startswith("550 5.1.1")
+    assert way(router(table), "ann") == ["user carl@example.org"]
+
+
 def test_domains_of_ours() -> None:
     """Ours is what a recipient came with, what is configured, and what a source of users knows."""
-    made = router(aliases("ann: bob@example.net, carl@example.com"), domains=("Example.NET",))  # type: ignore[arg-type]
+    made = router(aliases("ann: bob@example.net, carl@example.com"), domains=DOMAINS)  # type: ignore[arg-type]
     assert way(made, "ann") == [
         "550 5.1.1 No such user here (nobody has this address)",
         "address carl@example.com",
@@ -245,3 +259,72 @@ def test_steps() -> None:
         "      aliases in /etc/aliases | no eve@elsewhere.example | ",
         "      => sent on to eve@elsewhere.example |  | /etc/aliases:2",
     ]
+
+
+def test_quick() -> None:
+    """To know whether anybody can have mail, the first who can is enough."""
+    known = Known("zoe@example.org")
+    table = aliases("all: nobody, zoe, " + ", ".join(f"u{n}" for n in range(50)) + "\nnone: x, y")
+    made = router(table, users=known)
+    assert made.resolve("all@example.org", quick=True)[-1].kind == "user"
+    assert len(known.asked) <= 3
+    assert all(d.status is not None for d in made.resolve("none@example.org", quick=True))
+
+
+def test_quick_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks through a long list of nobodies for too long takes it for granted."""
+    monkeypatch.setattr(resolve, "QUICK", -1.0)
+    [found] = router(aliases("all: x, y")).resolve("all@example.org", quick=True)
+    assert found.status is None
+    [found] = router(aliases("all: x, y")).resolve("all@example.org")[:1]
+    assert found.status is not None
+
+
+def test_one_destination() -> None:
+    """What is one destination, and what only looks alike."""
+    table = aliases(
+        "all: Bob, bob, gro\u00df@r.example, gross@r.example, x@R.example, x@r.example\n"
+        'p: "|tee P", "|tee p"'
+    )
+    assert sorted(way(router(table), "all")) == [
+        *("address gross@r.example", "address gro\u00df@r.example", "address x@R.example"),
+        "user Bob@example.org",
+    ]
+    assert way(router(table), "p") == ["program tee P", "program tee p"]
+
+
+def test_empty_group() -> None:
+    """A group that matched nothing makes no address of a domain alone."""
+    made = router(regexp(r"/^list-(.*)@example\.org$/ $1@new.example"))
+    assert way(made, "list-x") == ["address x@new.example"]
+    assert way(made, "list-")[0].startswith("451 ")
+
+
+class Senders:
+    """Knows one rewritten sender."""
+
+    domain = "Srs.example.org"
+
+    def reverse(self, address: str) -> str | None:
+        return "eve@elsewhere.example" if address.startswith("SRS0=") else None
+
+
+def test_domain_of_rewritten_senders() -> None:
+    """Only bounces go back to a rewritten sender, and nobody else has a name in that domain."""
+    made = router(aliases("staff: ann\nabuse: bob"), postmaster="carl@example.org")
+    made.tables = made.tables._replace(srs=Senders())
+    address = "SRS0=x=y=elsewhere.example=eve@srs.example.org"
+    assert way(made, address) == ["address eve@elsewhere.example"]
+    [refused] = made.resolve(address, bounce=False)
+    assert str(refused.status).startswith("550 5.7.1")
+    assert way(made, "staff@srs.example.org")[0].startswith("550 5.1.1")
+    assert way(made, "abuse@srs.example.org") == ["user carl@example.org"]
+
+
+def test_sub_list_that_is_too_long() -> None:
+    """A list with too many members is put off, and the others have the mail."""
+    many = "\n".join(f"u{n}@e.example" for n in range(MAX_TARGETS + 1))
+    made = router(aliases("all: bob, :include:/club"), lists={"/club": many})
+    refused, bob = sorted(way(made, "all"))
+    assert refused.startswith("451 4.3.0")
+    assert bob == "user bob@example.org"

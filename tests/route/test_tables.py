@@ -10,7 +10,8 @@ import pytest
 
 from mdaflow.errors import ConfigError, TempFail
 from mdaflow.route import tables
-from mdaflow.route.tables import Table
+from mdaflow.route.aliases import parse_members
+from mdaflow.route.tables import Table, Tables
 
 
 def words(text: bytes, path: str) -> list[str]:
@@ -106,3 +107,50 @@ def test_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MAX_TABLE", 2)
     with pytest.raises(ConfigError, match="larger than"):
         Table(str(path), words).load()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+
+
+@pytest.fixture
+def club(tmp_path: Path) -> Path:
+    """A list in a folder of somebody else's."""
+    folder = tmp_path / "alice"
+    folder.mkdir(mode=0o755)
+    (folder / "club").write_text("bob\n")
+    (folder / "club").chmod(0o644)
+    for path in (folder, folder / "club"):
+        os.chown(path, 4711, 4711)
+    return folder / "club"
+
+
+@needs_root
+@pytest.mark.parametrize("spoil", ["symbolic", "hard", "include", "everybody"])
+def test_list_of_somebody_else(club: Path, tmp_path: Path, spoil: str) -> None:
+    """Who may write a list may not by that have us read what is not his."""
+    (tmp_path / "secret").write_text("geheim\n")
+    lists = Tables(parse_members, shared=True)
+    assert [target.value for target in lists.get(str(club))] == ["bob"]
+    if spoil == "include":
+        club.write_text(f":include:{tmp_path}/secret\n")
+    elif spoil == "everybody":
+        club.chmod(0o666)
+    else:
+        club.unlink()
+        if spoil == "symbolic":
+            club.symlink_to(tmp_path / "secret")
+        else:
+            os.link(tmp_path / "secret", club)
+    with pytest.raises(TempFail) as caught:
+        Tables(parse_members, shared=True).get(str(club))
+    assert "geheim" not in str(caught.value)
+    assert [target.value for target in lists.get(str(club))] == ["bob"]
+
+
+def test_list_of_ours(tmp_path: Path) -> None:
+    """A list that nobody else writes may name others."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "all").write_text(f":include:{tmp_path}/club\n")
+    (tmp_path / "all").chmod(0o644)
+    [target] = Tables(parse_members, shared=True).get(f"{tmp_path}/all")
+    assert target.kind == "include"
