@@ -87,7 +87,10 @@ class Expansion:
         self._deliver = deliver
         self._tell = tell
         self._job = Job(message, envelope, _NOWHERE, ident, site.means)
-        self._done = set(ledger.already_done(self._job))
+        # what is done for all, and not for a user who is the recipient himself
+        everybody = replace(envelope, recipient=f"all of {envelope.recipient}")
+        self._record = replace(self._job, envelope=everybody)
+        self._done = set(ledger.already_done(self._record))
         self._noted = self._began = time.monotonic()
         self._late = False
         self._worst = SAVED
@@ -108,30 +111,29 @@ class Expansion:
         if self._noted > self._began or not self._worst.ok:  # who took long may come again
             self._note()
         if not self._worst.ok:
-            return self._said(destinations) if several else self._worst
+            return self._said() if several else self._worst
         if several:
             ident = envelope.queue_id or self._job.ident
             confirm_expanded(self._site, self._message, envelope, ident)
         return Status(250, "2.0.0", f"Delivered to {len(destinations)}")
 
-    def _said(self, destinations: Sequence[Destination]) -> Status:
-        """The worst status, with how many have not got it; not who: that is the site's matter."""
-        missing = sum(d.key not in self._done for d in destinations)
+    def _said(self) -> Status:
+        """The worst status; not who, nor how many: that is the site's matter."""
         worst = self._worst
-        text = f"{missing} of {len(destinations)} have not got it: {worst.text}"
-        return Status(worst.code, worst.enhanced, text)
+        return Status(worst.code, worst.enhanced, f"Not everybody has got it: {worst.text}")
 
     def _count(self, destination: Destination, status: Status) -> None:
         self._late = self._late or status == TOO_SLOW
         if status.ok:
             self._done.add(destination.key)
-        elif not status.temporary and destination.sender is not None:
+        elif not status.temporary and destination.sender and self._envelope.sender:
+            # not of a bounce: a report about a report would go round (RFC 5321 section 4.5.5)
             self._complaints.setdefault(destination.sender, []).append((destination, status))
         else:
             self._worst = max(self._worst, status, key=_badness)
 
     def _note(self) -> None:
-        ledger.write(self._job, self._done)
+        ledger.write(self._record, self._done)
         self._noted = time.monotonic()
 
     def _carry_out(self, part: Part) -> Iterator[tuple[Destination, Status]]:
@@ -239,8 +241,6 @@ class Expansion:
         from mdaflow.deliver import letters, send
         from mdaflow.mail import letter
 
-        if not self._envelope.sender:  # a report about a report would go round (RFC 5321, 4.5.5)
-            return
         means, about = self._job.means, self._envelope
         lines = [f"    {d.name}: {status}" for d, status in refused[:MAX_TOLD]]
         more = len(refused) - len(lines)

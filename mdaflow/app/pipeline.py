@@ -52,6 +52,8 @@ _ROUTE = "route"
 """What decided where no rule did: a table that `mdaflow route` shows."""
 PATIENCE = 3600.0
 """Seconds for which mail waits behind aliases that are a loop, or too many; then it is refused."""
+MAX_TURNS = 10_000
+"""Recipients of whom it is known by which line of a table they stand for others."""
 CIRCLE = 86_400.0
 """Seconds for which such a recipient is known."""
 
@@ -155,10 +157,12 @@ class Courier:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._accounts = accounts_of(site)
+        self._turns: dict[str, str] = {}
 
     def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
         """May this recipient have mail from there? Never raises."""
         routed = route(self._site, recipient, sender, client, quick=True)
+        self._take_turns(recipient, routed.destinations[0].where)
         status, why = RECIPIENT_OK, ""
         if routed.refusal is not None:
             status, why = self._refused(recipient, routed.refusal)
@@ -171,6 +175,14 @@ class Courier:
             level = logging.WARNING if status.temporary else logging.INFO
             log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), why)
         return status
+
+    def _take_turns(self, recipient: str, where: str) -> None:
+        """Remember what a recipient stands for: there may be any number of names for one line of
+        a table, and all share its turns."""
+        if where:
+            if len(self._turns) >= MAX_TURNS:
+                self._turns.clear()
+            self._turns[recipient] = where
 
     def _refused(self, recipient: str, refusal: Destination) -> tuple[Status, str]:
         """The reply to a recipient that nobody is, and why. A circle that stays is a loop (P35):
@@ -229,7 +241,7 @@ class Courier:
 
     def whose(self, recipient: str) -> str:
         """Whose turn it is: an address without its detail, or an alias with all its targets."""
-        whose = whose_turn(self._site.router, recipient)
+        whose = self._turns.get(recipient) or whose_turn(self._site.router, recipient)
         local, at, domain = whose.rpartition("@")
         if at and any(source.knows(domain) for source in self._accounts):
             return local  # an account is the same in all of their domains

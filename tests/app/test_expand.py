@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,7 +231,7 @@ def test_each_of_many_has_a_status(tmp_path: Path) -> None:
         courier = site_with(tmp_path, "all: a@x.example, b@x.example, c@x.example\n", mta.hop)
         mail, about = Message(b"Subject: x\n\nhello\n"), Envelope("e@x.org", "all@example.org")
         status = courier.deliver(mail, about, lambda: True)
-        assert str(status) == "550 5.1.1 1 of 3 have not got it: Refused by the next hop"
+        assert str(status) == "550 5.1.1 Not everybody has got it: Refused by the next hop"
         [session] = mta.sessions
         assert session.taken
 
@@ -252,12 +253,13 @@ def test_owner_is_told(tmp_path: Path) -> None:
 
 
 def test_bounce_to_a_list(tmp_path: Path) -> None:
-    """The null sender stays null, and nobody is told about a report."""
+    """The null sender stays null, no owner is told of a report, and it is not lost in silence."""
     aliases = "all: a@x.example, nobody\nowner-all: ann\n"
     with FakeMTA() as mta:
         courier = site_with(tmp_path, aliases, mta.hop)
         mail = Message(b"Subject: x\n\nhello\n")
-        assert courier.deliver(mail, Envelope("", "all@example.org"), lambda: True).ok
+        status = courier.deliver(mail, Envelope("", "all@example.org"), lambda: True)
+        assert str(status).startswith("550 5.1.1 Not everybody")
         [session] = mta.sessions
     assert b"MAIL FROM:<>" in b"\n".join(session.commands)
 
@@ -299,3 +301,41 @@ def test_comes_again_too_soon(make: Make, tmp_path: Path) -> None:
     assert courier.deliver(mail, Envelope("eve@example.net", "all@example.org"), fence).ok
     assert told == ["451"]
     assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]
+
+
+def test_own_rules_of_who_is_an_alias(tmp_path: Path) -> None:
+    """What the rules of a user did is not done again because an alias of the name has more."""
+    courier = site_with(tmp_path, "bob: bob, carl@x.example\n", "127.0.0.1:1")
+    rules = tmp_path / "mail/example.org/bob/.mdaflow/rules"
+    rules.parent.mkdir()
+    rules.write_text('also deliver to "A" forward to "b@x.example"')
+    rules.chmod(0o600)
+    for _ in range(3):
+        with FakeMTA({"dot": b"451 4.3.0 later\r\n"}) as mta:
+            courier._site = replace(
+                courier._site, config=replace(courier._site.config, next_hop=mta.hop)
+            )
+            assert deliver(courier, "bob@example.org") == "451"
+    home = tmp_path / "mail/example.org/bob/Maildir"
+    assert len([*home.glob(".A/new/*")]) == 1
+    assert not [*home.glob("new/*")]
+
+
+@pytest.mark.parametrize("kind", ["catch-all", "expression", "list"])
+def test_turns(tmp_path: Path, kind: str) -> None:
+    """However many recipients a sender thinks of, they share the turns of what they stand for."""
+    tables = {
+        "catch-all": ("virtual", "@example.org ann"),
+        "expression": ("regexp", "/^x/ ann, bob"),
+        "list": ("aliases", "x: ann, bob"),
+    }
+    form, text = tables[kind]
+    (tmp_path / "table").write_text(text)
+    courier = site_with(tmp_path, "sales: ann\n")
+    config = replace(courier._site.config, aliases=(f"{form}:{tmp_path}/table",))
+    courier = Courier(open_site(config, MemoryStore()))
+    for name in ("x+1", "x+2", "x"):
+        assert courier.check(f"{name}@example.org").ok
+    turns = {courier.whose(f"{name}@example.org") for name in ("x+1", "x+2", "x")}
+    assert len(turns) == 1
+    assert courier.whose("bob@example.org") == "bob@example.org"
