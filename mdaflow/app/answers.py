@@ -99,12 +99,12 @@ class Answers:
     def _answer(self, fact: Fact, about: About) -> Answer:
         if self.far is not None and fact.name in FAR:
             return self.far.fact(fact)
-        if fact.name in NO_SPAM and self._is_allowed(fact, about):
+        if fact.name in NO_SPAM and self.is_allowed(fact, about):
             return NO_SPAM[fact.name]
         provider = _PROVIDERS.get(fact.name)
         return None if provider is None else provider(self, fact, about)
 
-    def _is_allowed(self, fact: Fact, about: About) -> bool:
+    def is_allowed(self, fact: Fact, about: About) -> bool:
         """Has the site said so, or the list of the user?"""
         if fact.envelope.allowed or about.user is None:
             return fact.envelope.allowed
@@ -232,6 +232,11 @@ def _failed(fact: Fact, ended: Ended, how: str) -> TempFail:
     return TempFail(INTERNAL, f"{why}{ended.complaint and f': {ended.complaint}'}")
 
 
+def _known_sender(answers: Answers, fact: Fact, about: About) -> Answer:
+    """So far those that the site or the user has named."""
+    return [answers.is_allowed(fact, about)]
+
+
 _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "attachment.type": _types,
     "list": _list,
@@ -240,6 +245,7 @@ _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "folder": _folder,
     "command": _command,
     "filter": _filter,
+    "known_sender": _known_sender,
 }
 PROVIDED = frozenset(_PROVIDERS)
 """The facts that somebody answers."""

@@ -173,7 +173,8 @@ class Courier:
                 status, why = error.status, str(error)
         if not status.ok:
             level = logging.WARNING if status.temporary else logging.INFO
-            log.log(level, "%s: refused at RCPT: %s", bracketed(recipient), why)
+            said = "put off" if status.temporary else "refused"
+            log.log(level, "%s: %s at RCPT: %s", bracketed(recipient), said, why)
         return status
 
     def _take_turns(self, recipient: str, where: str) -> None:

@@ -70,8 +70,13 @@ def command(
     here = site_of(settings, kept=False)
     if check:
         return _check(here, as_json)
-    shown = partial(_show, here, (sender or "").strip("<>"), client, as_json)
+    shown = partial(_show, here, _sender(sender), client, as_json)
     return max(shown(address) for address in addresses)
+
+
+def _sender(said: str | None) -> str:
+    """Without -f somebody of whom no table knows."""
+    return "somebody@sender.invalid" if said is None else said.strip("<>")
 
 
 def _client(ip: str, name: str, addresses: Sequence[str]) -> Client:
