@@ -37,6 +37,7 @@ class Status:
 SAVED = Status(250, "2.0.0", "Saved")
 RECIPIENT_OK = Status(250, "2.1.5", "Recipient ok")
 LOCKED = Status(451, "4.2.0", "Mailbox locked, try again later")
+NO_ANSWER = Status(451, "4.2.0", "Mailbox does not answer, try again later")
 INTERNAL = Status(451, "4.3.0", "Internal error, try again later")
 UNDERWAY = Status(451, "4.3.0", "This message is being delivered, try again later")
 TOO_SLOW = Status(451, "4.3.0", "Delivery took too long, try again later")

@@ -6,6 +6,9 @@ that aliases name are the site's: they are run and written as the server. The wo
 of the recipient. Who has the message already does not get it again when it comes back for the
 others (P10).
 
+A user of several has a share of the time until the deadline, so that a process that its user has
+stopped does not keep the message from those behind it.
+
 A list with an owner (`owner-LIST`) sends with the owner as the sender, so that he is told what goes
 wrong behind us; what goes wrong here for good, we tell him, and the list counts as delivered.
 
@@ -17,6 +20,7 @@ alias: what was asked goes on to it (5.2.7.2).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +31,7 @@ from mdaflow.deliver.execute import Done, execute
 from mdaflow.deliver.job import Job
 from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.engine.plan import Action, Plan
-from mdaflow.errors import INTERNAL, SAVED, TOO_SLOW, MailError, Status, TempFail
+from mdaflow.errors import INTERNAL, NO_ANSWER, SAVED, TOO_SLOW, MailError, Status, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.receipt import without_success
@@ -43,14 +47,16 @@ AT_ONCE = 100
 """Addresses of one transaction with the next MTA: what all MTAs take (RFC 5321 section 4.5.3.1)."""
 EVERY = 1.0
 """Seconds after which it is noted who has a message that goes to many."""
+SHARE = 5.0
+"""Seconds that each user of several has at least, but for a deadline that is near."""
 
 log = logging.getLogger("mdaflow")
 _NOWHERE = Mailbox("maildir", "/", "Maildir")
 _SENT = ("address", "relay")
 _ADDRESSES = ("user", *_SENT)
 
-Deliver = Callable[[Message, Envelope, User, Callable[[], bool]], Status]
-"""Delivers to a user of ours, and writes the log line."""
+Deliver = Callable[[Message, Envelope, User, Callable[[], bool], float], Status]
+"""Delivers to a user of ours with so many seconds of patience, and writes the log line."""
 Tell = Callable[[Message, Envelope, Done, str], None]
 """Writes the log line of a destination that is no user, with file and line that named it."""
 
@@ -83,7 +89,7 @@ class Expansion:
         self._site = site
         self._message = message
         self._envelope = envelope
-        self._fence = fence
+        self._open = fence
         self._deliver = deliver
         self._tell = tell
         self._job = Job(message, envelope, _NOWHERE, ident, site.means)
@@ -92,14 +98,18 @@ class Expansion:
         self._record = replace(self._job, envelope=everybody)
         self._done = set(ledger.already_done(self._record))
         self._noted = self._began = time.monotonic()
-        self._late = False
+        self._deadline = site.config.lmtp.deadline
+        self._late = self._several = False
+        self._behind = 0
+        """Users whose turn is still to come."""
         self._worst = SAVED
         self._complaints: dict[str, list[tuple[Destination, Status]]] = {}
 
     def carry_out(self, destinations: Sequence[Destination]) -> Status:
         """Deliver to all; the worst status. Never raises."""
-        several = len(destinations) > 1
+        several = self._several = len(destinations) > 1
         envelope = self._envelope
+        self._behind = sum(d.kind == "user" and d.key not in self._done for d in destinations)
         if several:
             self._envelope = replace(envelope, notify=without_success(envelope.notify))
         for part in _parts(d for d in destinations if d.key not in self._done):
@@ -123,7 +133,8 @@ class Expansion:
         return Status(worst.code, worst.enhanced, f"Not everybody has got it: {worst.text}")
 
     def _count(self, destination: Destination, status: Status) -> None:
-        self._late = self._late or status == TOO_SLOW
+        if status == NO_ANSWER and self._left <= 0:
+            self._fence()  # all that follow may be as slow
         if status.ok:
             self._done.add(destination.key)
         elif not status.temporary and destination.sender and self._envelope.sender:
@@ -162,13 +173,31 @@ class Expansion:
     def _to_user(self, destination: Destination) -> Status:
         about = self._about(destination)
         try:
+            self._behind -= 1
             self._in_time()
             assert destination.user is not None
-            return self._deliver(self._message, about, destination.user, self._fence)
+            user, patience = destination.user, self._patience()
+            return self._deliver(self._message, about, user, self._fence, patience)
         except Exception as error:  # one destination is no reason to fail the others (P7)
             done = failed(error, destination.name)
             self._tell(self._message, about, done, destination.where)
             return done.status
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the deadline; fewer in truth, if the message has waited for its turn."""
+        return self._began + self._deadline - time.monotonic()
+
+    def _patience(self) -> float:
+        """Seconds for the process of a user: those behind it, and what comes then, have as much."""
+        if not self._several:
+            return math.inf
+        return max(min(SHARE, self._deadline / 4), self._left / (self._behind + 2))
+
+    def _fence(self) -> bool:
+        """The fence of the message; it is remembered when that is closed."""
+        self._late = self._late or not self._open()
+        return not self._late
 
     def _in_time(self) -> None:
         if self._late:  # the fence will not open again: no work for nothing

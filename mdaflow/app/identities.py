@@ -6,7 +6,8 @@ sent one end of a conversation and the login that shall be at it. What is said i
 
 When a message has killed the process twice before anything was delivered, no rule of the user is
 run on it any more; but those of the site are: users can kill processes that are theirs. A process
-that is silent until the deadline is killed.
+that is silent until the deadline is killed; sooner, where others wait behind it. Known limit: one
+that is past its fence may be at a program of its user, and has the time for that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from mdaflow.errors import INTERNAL, TOO_SLOW, TempFail
+from mdaflow.errors import INTERNAL, NO_ANSWER, TOO_SLOW, TempFail
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -77,21 +79,25 @@ class Identities:
         user: User,
         ident: str,
         fence: Callable[[], bool],
+        patience: float = math.inf,
     ) -> Carried:
-        """As `carry.carry_out`, by a process that is the user. Raises MailError."""
+        """As `carry.carry_out`, by a process that is the user. Raises MailError: NO_ANSWER when it
+        is not done, or at its fence, within so many seconds of `patience`."""
+        until = time.monotonic() + patience
         deaths = 0
         while True:
-            process, fresh = self._process(user, fresh=deaths > 0)
-            steward = Steward(site, process.frames, message, envelope, user, fence)
+            process, fresh = self._process(user, min(START, _left(until)), fresh=deaths > 0)
+            steward = Steward(site, process.frames, message, envelope, user, fence, until)
             try:
-                process.frames.socket.settimeout(PATIENCE)
+                process.frames.socket.settimeout(min(PATIENCE, _left(until)))
                 words = words_of(envelope), user.address, ident, deaths >= TWO
                 with _sendable(message) as (raw, files):
                     process.frames.send(["deliver", *words], raw, files)
                 carried = steward.attend()
             except TimeoutError as error:
                 self._kill(process)
-                raise TempFail(TOO_SLOW, f"the process of {user.address} hangs") from error
+                status = TOO_SLOW if patience == math.inf else NO_ANSWER
+                raise TempFail(status, f"the process of {user.address} hangs") from error
             except OSError as error:
                 self._kill(process)
                 if steward.passed or deaths >= TWO:
@@ -160,7 +166,8 @@ class Identities:
             result(process.frames.receive(seconds).value)
         except OSError as error:
             self._kill(process)
-            raise TempFail(INTERNAL, f"no process for {login}: {error}") from error
+            status = NO_ANSWER if isinstance(error, TimeoutError) else INTERNAL
+            raise TempFail(status, f"no process for {login}: {error}") from error
         except BaseException:
             self._kill(process)
             raise
@@ -178,6 +185,11 @@ class Identities:
         process.frames.close()
         with suppress(OSError):
             self._requests.send(json.dumps(["kill", process.name]).encode())
+
+
+def _left(until: float) -> float:
+    """Seconds until then, more than none: a socket that has none does not wait at all."""
+    return max(until - time.monotonic(), 0.001)
 
 
 @contextmanager

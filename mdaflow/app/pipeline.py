@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import re
 import time
@@ -68,11 +69,13 @@ def deliver_message(
     fence: Callable[[], bool] = lambda: True,
     user: User | None = None,
     programs: list[Stage] | None = None,
+    patience: float = math.inf,
 ) -> Status:
     """Deliver to one recipient and write the log line. Never raises.
 
     `user` says whose mailbox it is when that is known already, `programs` which rules run
-    instead of those that are installed.
+    instead of those that are installed, `patience` for how many seconds others can wait for the
+    process of an account.
     """
     if _delivered_before(site, message, envelope):
         return _BEFORE.status
@@ -82,7 +85,9 @@ def deliver_message(
         if came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
         if user.account is not None and site.identities is not None:
-            carried = site.identities.carry_out(site, message, envelope, user, ident, fence)
+            carried = site.identities.carry_out(
+                site, message, envelope, user, ident, fence, patience
+            )
         else:
             carried = carry_out(site, message, envelope, user, ident, fence, programs)
     except Exception as error:  # nothing may bounce mail, nor stop the other recipients (P4, P7)
@@ -253,9 +258,14 @@ class Courier:
         ledger.write_all_done(self._site.means, message, envelope)
 
     def _deliver_to(
-        self, message: Message, envelope: Envelope, user: User, fence: Callable[[], bool]
+        self,
+        message: Message,
+        envelope: Envelope,
+        user: User,
+        fence: Callable[[], bool],
+        patience: float,
     ) -> Status:
-        return deliver_message(self._site, message, envelope, fence, user)
+        return deliver_message(self._site, message, envelope, fence, user, patience=patience)
 
 
 def _for_now(status: Status) -> Status:

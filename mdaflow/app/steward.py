@@ -10,6 +10,7 @@ are its own, an action of the site has to stand in the site's rules, each value 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
@@ -74,7 +75,10 @@ class Steward:
         envelope: Envelope,
         user: User,
         fence: Callable[[], bool],
+        until: float = math.inf,
     ) -> None:
+        """`until` it has to be at the fence, on the monotonic clock; what we do for it does not
+        count."""
         self._site = site
         self._frames = frames
         self._message = message
@@ -84,6 +88,7 @@ class Steward:
         self._steps: dict[int, Prepared] = {}
         self._number = 0
         self._until = time.monotonic() + site.config.lmtp.deadline
+        self._patient = until
         self.passed = False
         """The fence was passed: it may be delivered."""
         self._kept = self._whole = self._sent_on = 0
@@ -93,7 +98,7 @@ class Steward:
         nothing for too long, or what it must not."""
         try:
             for _ in range(MOST):
-                frame = hear(self._frames, self._user, self._until)
+                frame = hear(self._frames, self._user, min(self._until, self._patient))
                 try:
                     match frame.value:
                         case ["done", *words]:
@@ -114,7 +119,10 @@ class Steward:
         form, act = _ACTS[name]
         if not fits(arguments, form):
             raise Nonsense("no words of ours")
-        self._frames.send(answer_of(lambda: act(self, frame, *arguments)))
+        began = time.monotonic()
+        answer = answer_of(lambda: act(self, frame, *arguments))
+        self._patient += time.monotonic() - began
+        self._frames.send(answer)
 
     # --- what is asked ---------------------------------------------------------------------
 
@@ -122,7 +130,7 @@ class Steward:
         passed = self._fence()
         self.passed = self.passed or passed
         if passed:
-            self._until = time.monotonic() + PAST
+            self._until = self._patient = time.monotonic() + PAST
         return passed
 
     def _fact(

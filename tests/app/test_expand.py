@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,11 @@ from mdaflow.app import pipeline
 from mdaflow.app.build import open_site
 from mdaflow.app.config import Config, Folders, Rules
 from mdaflow.app.pipeline import Courier
+from mdaflow.errors import NO_ANSWER, Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route import tables
+from mdaflow.route.users import User
 from mdaflow.store.memory import MemoryStore
 
 RULES = 'alias "sales" to ["ann", "bob", "carl@elsewhere.example"]  alias "all" to ["ann", "bob"]'
@@ -108,6 +111,60 @@ def test_deadline_between_targets(make: Make, tmp_path: Path) -> None:
         assert deliver(courier, "sales@example.org") == "250"
         assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]
         assert [session.taken for session in mta.sessions] == [True]
+
+
+def test_slow_user(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of several has a share of the time; who does not answer in it puts the message off, and
+    those behind have it."""
+    with FakeMTA() as mta:
+        courier = make(mta.hop)
+        patience = slow(courier, monkeypatch, "ann")
+        assert deliver(courier, "sales@example.org") == "451"
+        assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [0, 1]
+        assert deliver(courier, "sales@example.org") == "451"
+        assert [name for name, _ in patience] == ["ann", "bob", "ann"]
+        assert [round(120 / seconds) for _, seconds in patience] == [3, 2, 2]
+        monkeypatch.undo()
+        assert deliver(courier, "sales@example.org") == "250"
+        assert deliver(courier, "ann@example.org") == "250"
+        assert [session.taken for session in mta.sessions] == [True]
+    assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [2, 1]
+
+
+def test_alone_there_is_all_the_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits behind the only one."""
+    courier = make()
+    (Path(courier._site.config.rules.before) / "2.rules").write_text('alias "one" to "ann"')
+    courier = Courier(open_site(courier._site.config, MemoryStore()))
+    patience = slow(courier, monkeypatch)
+    assert deliver(courier, "one@example.org") == "250"
+    assert patience == [("ann", math.inf)]
+
+
+def test_slow_users_until_the_deadline(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When slow users have used up the time, it is no use to go on."""
+    courier = make()
+    began = time.monotonic()
+    patience = slow(courier, monkeypatch, "ann", "bob")
+    monkeypatch.setattr(time, "monotonic", lambda: began + 130 * bool(patience))
+    assert deliver(courier, "all@example.org", fence=False) == "451"
+    assert len(patience) == 1
+
+
+def slow(courier: Courier, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, float]]:
+    """Have users not answer; who is asked, with what patience."""
+    asked: list[tuple[str, float]] = []
+    really = courier._deliver_to
+
+    def deliver_to(
+        message: Message, about: Envelope, user: User, fence: Callable[[], bool], patience: float
+    ) -> Status:
+        name = user.address.partition("@")[0]
+        asked.append((name, patience))
+        return NO_ANSWER if name in names else really(message, about, user, fence, patience)
+
+    monkeypatch.setattr(courier, "_deliver_to", deliver_to)
+    return asked
 
 
 def test_comes_again(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from here import ANN, BOB, RAW, Here
 from mdaflow.app.carry import Carried
 from mdaflow.app.frames import MAX_FILES, MAX_VALUE, Frames, result, sealed_file
 from mdaflow.app.identities import Identities
-from mdaflow.errors import TempFail
+from mdaflow.errors import NO_ANSWER, TOO_SLOW, TempFail
 from mdaflow.lang.limits import DEFAULTS
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
@@ -75,6 +79,34 @@ class Broker:
         self._ours.close()
 
 
+class DeafBroker(Broker):
+    """Its processes are ready, and take nothing."""
+
+    def _live(self, frames: Frames) -> None:
+        frames.send(["ok", True])
+        self._wait(frames)
+
+    def _wait(self, frames: Frames) -> None:
+        with suppress(OSError):  # until the worker gives it up
+            while select.select([frames.socket], [], [], 10)[0]:
+                if not frames.socket.recv(1, socket.MSG_PEEK) or self._killed():
+                    return
+
+    def _killed(self) -> bool:
+        time.sleep(0.05)
+        try:
+            return bool(self._ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+
+class DumbBroker(DeafBroker):
+    """Its processes are never ready."""
+
+    def _live(self, frames: Frames) -> None:
+        self._wait(frames)
+
+
 class Worker:
     """A worker, as far as it delivers to an account."""
 
@@ -83,16 +115,22 @@ class Worker:
         self.site = here.site
         self.user = User(BOB, str(here.home), "maildir:Maildir", account=Account("bob", 1, 1, "/"))
         self.broker: Broker | None = None
+        self.broker_class = Broker
 
     def deliver(
-        self, talk: Talk, *, fence: Callable[[], bool] = lambda: True, raw: bytes = RAW
+        self,
+        talk: Talk,
+        *,
+        fence: Callable[[], bool] = lambda: True,
+        raw: bytes = RAW,
+        patience: float = math.inf,
     ) -> Carried:
         """Deliver to a process that talks like this. Raises MailError."""
-        self.broker = Broker(talk)
+        self.broker = self.broker_class(talk)
         identities = Identities(self.broker.requests)
         try:
             return identities.carry_out(
-                self.site, Message(raw), Envelope(ANN, BOB), self.user, "1", fence
+                self.site, Message(raw), Envelope(ANN, BOB), self.user, "1", fence, patience
             )
         finally:
             for process in identities._warm.values():
@@ -486,10 +524,73 @@ def test_silence(worker: Worker) -> None:
     """Who says nothing until the deadline is ended, and the mail put off."""
     lmtp = replace(worker.site.config.lmtp, deadline=0.2)
     worker.site = replace(worker.site, config=replace(worker.site.config, lmtp=lmtp))
-    with pytest.raises(TempFail, match="hangs"):
+    with pytest.raises(TempFail, match="hangs") as raised:
         worker.deliver(lambda frames: None)
+    assert raised.value.status == TOO_SLOW
     assert worker.broker is not None
     assert worker.broker.killed == worker.broker.made[:1]
+
+
+def goes_on(frames: Frames) -> None:
+    """Ask for something again and again."""
+    while True:
+        frames.send(["get", "rules x"])
+        frames.receive(10)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("talk", [lambda frames: None, goes_on], ids=["silent", "busy"])
+def test_patience(worker: Worker, talk: Talk) -> None:
+    """Where others wait, who is not done in time is ended sooner, and the mailbox is to blame."""
+    with pytest.raises(TempFail, match="hangs") as raised:
+        worker.deliver(talk, patience=0.2)
+    assert raised.value.status == NO_ANSWER
+    assert worker.broker is not None
+    assert worker.broker.killed == worker.broker.made[:1]
+
+
+def test_patience_with_a_message_not_taken(worker: Worker) -> None:
+    """Who does not even take the message is given up as soon."""
+
+    def never(frames: Frames) -> None:
+        raise AssertionError
+
+    worker.broker_class = DeafBroker
+    with pytest.raises(TempFail, match="hangs") as raised:
+        worker.deliver(never, raw=RAW + b"x" * (3 << 20), patience=0.2)
+    assert raised.value.status == NO_ANSWER
+
+
+def test_patience_before_it_is_ready(worker: Worker) -> None:
+    """Who is never ready is given up as soon."""
+    worker.broker_class = DumbBroker
+    with pytest.raises(TempFail, match="no process for bob") as raised:
+        worker.deliver(lambda frames: None, patience=0.2)
+    assert raised.value.status == NO_ANSWER
+
+
+def test_patience_while_we_work(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that the site takes to answer is not the process's."""
+    monkeypatch.setattr(worker.site.answers.store, "get", lambda key: time.sleep(0.5))
+
+    def talk(frames: Frames) -> None:
+        frames.send(["get", "rules x"])
+        frames.receive(10)
+        frames.send(DONE)
+
+    assert worker.deliver(talk, patience=0.4).done.status.ok
+
+
+def test_patience_behind_the_fence(worker: Worker) -> None:
+    """Who has passed the fence has the time of programs."""
+
+    def talk(frames: Frames) -> None:
+        frames.send(["fence"])
+        frames.receive(10)
+        time.sleep(0.5)
+        frames.send(DONE)
+
+    assert worker.deliver(talk, patience=0.4).done.status.ok
 
 
 def test_talk_without_end(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
