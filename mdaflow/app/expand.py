@@ -7,7 +7,8 @@ of the recipient. Who has the message already does not get it again when it come
 others (P10).
 
 A user of several has a share of the time until the deadline, so that a process that its user has
-stopped does not keep the message from those behind it.
+stopped does not keep the message from those behind it. Users come behind what is the site's, and
+when the message comes again, those who did not answer come last of all.
 
 A list with an owner (`owner-LIST`) sends with the owner as the sender, so that he is told what goes
 wrong behind us; what goes wrong here for good, we tell him, and the list counts as delivered.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -96,7 +98,9 @@ class Expansion:
         # what is done for all, and not for a user who is the recipient himself
         everybody = replace(envelope, recipient=f"all of {envelope.recipient}")
         self._record = replace(self._job, envelope=everybody)
-        self._done = set(ledger.already_done(self._record))
+        noted = ledger.already_done(self._record)
+        self._slow = {word for word in noted if word.startswith(ledger.SLOW)}
+        self._done = set(noted - self._slow)
         self._noted = self._began = time.monotonic()
         self._deadline = site.config.lmtp.deadline
         self._late = self._several = False
@@ -109,10 +113,11 @@ class Expansion:
         """Deliver to all; the worst status. Never raises."""
         several = self._several = len(destinations) > 1
         envelope = self._envelope
-        self._behind = sum(d.kind == "user" and d.key not in self._done for d in destinations)
+        todo = sorted((d for d in destinations if d.key not in self._done), key=self._turn)
+        self._behind = sum(d.kind == "user" for d in todo)
         if several:
             self._envelope = replace(envelope, notify=without_success(envelope.notify))
-        for part in _parts(d for d in destinations if d.key not in self._done):
+        for part in _parts(todo):
             for destination, status in self._carry_out(part):
                 self._count(destination, status)
             if time.monotonic() - self._noted > EVERY:
@@ -127,14 +132,24 @@ class Expansion:
             confirm_expanded(self._site, self._message, envelope, ident)
         return Status(250, "2.0.0", f"Delivered to {len(destinations)}")
 
+    def _turn(self, destination: Destination) -> tuple[int, float]:
+        """When it is due: first what no user can stop, last who was slow, in any order, so that
+        of many nobody is always the last."""
+        if destination.kind != "user":
+            return 0, 0.0
+        slow = f"{ledger.SLOW}{destination.key}" in self._slow
+        return (2, random.random()) if slow else (1, 0.0)
+
     def _said(self) -> Status:
         """The worst status; not who, nor how many: that is the site's matter."""
         worst = self._worst
         return Status(worst.code, worst.enhanced, f"Not everybody has got it: {worst.text}")
 
     def _count(self, destination: Destination, status: Status) -> None:
-        if status == NO_ANSWER and self._left <= 0:
-            self._fence()  # all that follow may be as slow
+        if status == NO_ANSWER:
+            self._slow.add(f"{ledger.SLOW}{destination.key}")
+            if self._left <= 0:
+                self._fence()  # all that follow may be as slow
         if status.ok:
             self._done.add(destination.key)
         elif not status.temporary and destination.sender and self._envelope.sender:
@@ -144,7 +159,7 @@ class Expansion:
             self._worst = max(self._worst, status, key=_badness)
 
     def _note(self) -> None:
-        ledger.write(self._record, self._done)
+        ledger.write(self._record, self._done | self._slow)
         self._noted = time.monotonic()
 
     def _carry_out(self, part: Part) -> Iterator[tuple[Destination, Status]]:
@@ -290,9 +305,14 @@ class Expansion:
 
 
 def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:
-    """What is done at once: addresses with one sender together, all else for itself."""
+    """What is done at once: addresses with one sender together, all else for itself; users, who
+    are last, after all addresses."""
+    users: list[Part] = []
     together: dict[tuple[str, str | None], list[Destination]] = {}
     for destination in destinations:
+        if destination.kind == "user":
+            users.append(Part("user", (destination,)))
+            continue
         if destination.kind not in _SENT:
             yield Part(destination.kind, (destination,))
             continue
@@ -302,6 +322,7 @@ def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:
             yield Part(destination.kind, tuple(group))
             group.clear()
     yield from (Part(kind, group) for (kind, _), group in together.items() if group)
+    yield from users
 
 
 def _named(sent: Done, name: str) -> Done:

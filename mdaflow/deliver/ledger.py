@@ -34,6 +34,8 @@ from .job import Job, Means
 
 KEEP = 86_400.0
 """Seconds for which a message that comes again is known."""
+SLOW = "slow "
+"""Before the name of what was not done because it took too long: it shall be tried last."""
 
 _ALL = "all of it"  # neither an action, which has its number first, nor an address
 _LAST = "unconfirmed"  # the file: nothing is in it, its time is what it says

@@ -15,7 +15,7 @@ from mdaflow.app import pipeline
 from mdaflow.app.build import open_site
 from mdaflow.app.config import Config, Folders, Rules
 from mdaflow.app.pipeline import Courier
-from mdaflow.errors import NO_ANSWER, Status
+from mdaflow.errors import DEFERRED, NO_ANSWER, Status
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route import tables
@@ -106,8 +106,8 @@ def test_deadline_between_targets(make: Make, tmp_path: Path) -> None:
         about = Envelope("eve@example.net", "sales@example.org")
         assert courier.deliver(mail, about, fence).code == 451
         assert asked == [True, False]  # no work for who comes behind
-        assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 0]
-        assert not any(session.taken for session in mta.sessions)
+        assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [0, 0]
+        assert [session.taken for session in mta.sessions] == [True]
         assert deliver(courier, "sales@example.org") == "250"
         assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [1, 1]
         assert [session.taken for session in mta.sessions] == [True]
@@ -129,6 +129,34 @@ def test_slow_user(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert deliver(courier, "ann@example.org") == "250"
         assert [session.taken for session in mta.sessions] == [True]
     assert [len(stored(tmp_path, user)) for user in ("ann", "bob")] == [2, 1]
+
+
+def test_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses, programs, files and refusals come before users, and who was slow comes last."""
+    aliases = f'all: ann, bob, a@x.example, nobody, "|/bin/cat >{tmp_path}/out", {tmp_path}/box'
+    with FakeMTA() as mta:
+        courier = site_with(tmp_path, f"{aliases}\nowner-all: ann\n", mta.hop)
+        (tmp_path / "state").mkdir(exist_ok=True)
+        order: list[str] = []
+
+        def done() -> list[bool]:
+            files = (tmp_path / "out", tmp_path / "box")
+            return [bool(mta.sessions and mta.sessions[0].taken), *(f.exists() for f in files)]
+
+        before: list[list[bool]] = []
+
+        def deliver_to(_: Message, about: Envelope, user: User, *more: object) -> Status:
+            order.append(user.address.partition("@")[0])
+            before.append(done())
+            return NO_ANSWER if len(order) in (1, 3, 4) else DEFERRED
+
+        monkeypatch.setattr(courier, "_deliver_to", deliver_to)
+        for _ in range(3):
+            assert deliver(courier, "all@example.org") == "451"
+    assert order[:4] == ["ann", "bob", "bob", "ann"]
+    assert sorted(order[4:]) == ["ann", "bob"]  # both were slow
+    assert before[0] == [True, True, True]
+    assert (tmp_path / "box").read_text().count("\nSubject: ") == 1
 
 
 def test_alone_there_is_all_the_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,9 +228,9 @@ def test_one_log_line_for_each(make: Make, caplog: pytest.LogCaptureFixture) -> 
         deliver(make(mta.hop), "sales@example.org")
     found = [r.__dict__["fields"] for r in caplog.records if "fields" in r.__dict__]
     assert [(f["to"].partition("@")[0], f["status"]) for f in found] == [
+        ("carl", "forwarded"),
         ("ann", "delivered"),
         ("bob", "delivered"),
-        ("carl", "forwarded"),
     ]
 
 
