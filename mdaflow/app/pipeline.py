@@ -34,7 +34,7 @@ from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
-from mdaflow.route.resolve import TOO_MANY, Destination
+from mdaflow.route.resolve import ONLY_BOUNCES, TOO_MANY, Destination
 from mdaflow.route.users import User
 
 from .build import Site, accounts_of
@@ -236,6 +236,8 @@ class Courier:
             return self._refuse(message, envelope, PermFail(LOOP))
         if routed.refusal is not None:  # it was accepted: who is gone since may come back (P4)
             status, why = routed.refusal.status or INTERNAL, routed.refusal.why
+            if status == ONLY_BOUNCES:
+                return self._refuse(message, envelope, PermFail(status, why))
             return self._refuse(message, envelope, TempFail(_for_now(status), f"{why} any more"))
         way = Expansion(site, message, envelope, _ident(), fence, self._deliver_to, _tell)
         return way.carry_out(routed.destinations)

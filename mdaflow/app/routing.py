@@ -65,7 +65,7 @@ def route(
         )
     if found is None:
         allowed = verdict is not None and verdict.allowed
-        bounce = not sender
+        bounce = quick or not sender  # Postfix asks who can have mail with a sender of its own
         found_there = site.router.resolve(recipient, steps, bounce=bounce, quick=quick)
         return Routed(found_there, allowed)
     if steps is not None:

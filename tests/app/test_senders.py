@@ -77,6 +77,10 @@ def test_the_way_back(here: Here, keys: Path) -> None:
         forged = courier.check(back.replace("=ann@", "=eve@"))
         assert (forged.code, forged.enhanced[0]) == (550, "5")
         assert courier.check(f"nobody@{DOMAIN}").code == 550
+        # an MTA that asks who can have mail has a sender of its own; mail from there goes nowhere
+        assert courier.check(back, "double-bounce@mx.example.org").ok
+        status = courier.deliver(Message(RAW), Envelope("eve@x.org", back), lambda: True)
+        assert str(status).startswith("550 5.7.1 Only bounces")
     asked = [one.commands[1:3] for one in mta.taken]
     assert [rcpt for _, rcpt in asked] == [f"RCPT TO:<{ANN}>".encode()] * 2
     assert all(mail.startswith(b"MAIL FROM:<> ") for mail, _ in asked)
