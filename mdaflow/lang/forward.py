@@ -22,6 +22,9 @@ from .files import Gathering, Reader
 from .limits import DEFAULTS, Limits
 from .source import Problem, Source, SourceError, Span
 
+MAX_ITEMS = 1000
+"""Items of a file. A message meets fewer actions."""
+
 
 def compile_forward(
     text: str | bytes,
@@ -80,7 +83,7 @@ class _FrontEnd:
 
     def __call__(self, source: Source) -> tuple[ir.Program, list[Problem]]:
         try:
-            targets = parse_targets(source.text, by_line=True)
+            targets = parse_targets(source.text, by_line=True, most=MAX_ITEMS)
         except TargetError as error:
             span = source.span(error.start, error.end)
             return ir.Program(source.file, ()), [Problem(span, "target", str(error))]

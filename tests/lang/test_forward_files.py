@@ -81,6 +81,7 @@ def test_lists() -> None:
         (":fail: no", "1:1", "'reject' is not allowed"),
         (":include:/etc/shadow", "1:1", "is not below the folder"),
         ("a@x, :includ:/x", "1:6", "is none of :include:"),
+        ("ann\n" * 1001, "1001:1", "more than 1,000 items"),
     ],
 )
 def test_wrong(text: str, place: str, message: str) -> None:

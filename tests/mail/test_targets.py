@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mdaflow.mail.letter import is_address
-from mdaflow.mail.targets import KINDS, Target, TargetError, parse_targets, words
+from mdaflow.mail.targets import KINDS, MAX_ITEMS, Target, TargetError, parse_targets, words
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,8 @@ def test_lines() -> None:
     found = parse_targets("# a, b\nann\n  # c\nbob, carl\n", by_line=True)
     assert [t.value for t in found] == ["ann", "bob", "carl"]
     assert [t.start for t in found] == [7, 17, 22]
+    found = parse_targets("# a\n:fail: 5.2.1 gone\n# why\nfor good\n", by_line=True)
+    assert [t.value for t in found] == ["5.2.1 gone for good"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,52 @@ def test_lines() -> None:
 def test_words(command: str, argv: tuple[str, ...]) -> None:
     """A command is split here; what takes a shell is left to one, as Postfix does."""
     assert words(command) == argv
+
+
+HOSTILE = (
+    "a\n", "a,", "a", '""', '"', '"\\', '"\\"', ",", "\n", "\f", "#\n", " #\n,", " ", "<", "<,", "<a>",
+    f"a{' ' * 400}(x),", f'"{"x" * 380}" <a@b.c>,', '"' + "\\a" * 200 + '"@x,', f"a ({'x' * 400}),",
+    "|x " + "'a' " * 100 + ",", '"|x ' + "'a' " * 100 + '",', f"/{'a/' * 200},",
+    f"a{' ' * 4000}b,", ":fail: a ", "\u00fc@\u00fc,",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("by_line", [False, True])
+def test_hostile_text(text: str, by_line: bool) -> None:
+    """4 MiB of anything take less than 64 MiB, and no time to speak of: here ten times as much as
+    the slowest on a slow machine."""
+    whole = (text * ((4 << 20) // len(text) + 1))[: 4 << 20]
+    found: tuple[Target, ...] = ()
+    began = time.process_time()
+    with suppress(TargetError):
+        found = parse_targets(whole, by_line=by_line)
+    assert time.process_time() - began < 6
+    assert len(found) <= MAX_ITEMS
+    tracemalloc.start()
+    with suppress(TargetError):
+        parse_targets(whole, by_line=by_line)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+def test_most() -> None:
+    """A text has so many items, and no more; where one is too many is told."""
+    assert len(parse_targets("a,b,c", most=3)) == 3
+    with pytest.raises(TargetError, match="more than 3 items") as caught:
+        parse_targets("a,b,c, d", most=3)
+    assert caught.value.start == 7
+    assert len(parse_targets("a\n" * MAX_ITEMS, by_line=True)) == MAX_ITEMS
+    with pytest.raises(TargetError, match="more than 10,000 items"):
+        parse_targets("a\n" * (MAX_ITEMS + 1), by_line=True)
+
+
+@pytest.mark.parametrize("text", ["x" * 4093 + '"a, b"', '"' + "x" * 4097 + '"', "x<" * 2049])
+def test_long_item(text: str) -> None:
+    """An item that is too long is none, and not two, wherever it would be cut."""
+    with pytest.raises(TargetError, match="4096"):
+        parse_targets(text)
 
 
 @given(st.text(max_size=200))
