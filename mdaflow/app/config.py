@@ -299,8 +299,8 @@ class Config:
     users: Annotated[tuple[Source, ...], Is("users")] = (Folders("/var/mail/vhosts"),)
     """Where users come from, asked in this order; or `system`: the accounts of this machine."""
     domains: tuple[Annotated[str, Is("hostname")], ...] = ()
-    """Domains whose mail ends here, besides those that a source of users knows. With any given, names
-    without a domain in files of aliases count in these alone."""
+    """Domains whose mail ends here, besides those that a source of users knows. With any given,
+    names without a domain in files of aliases count in these alone."""
     aliases: tuple[Annotated[str, Is("table")], ...] = ()
     """Files of aliases, asked in this order: `/etc/aliases` as in aliases(5), `virtual:/PATH` as in
     virtual(5), `regexp:/PATH` with regular expressions."""

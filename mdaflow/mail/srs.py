@@ -12,8 +12,8 @@ hash is compared without case, and an old key still opens what it has closed. No
 
 Known limits: SRS1 has no date, so it is good for as long as its key. A sender whose address would
 become too long stays as it is. The hash, as everywhere, is of the fields in one piece: whoever sees
-what he has had forwarded can cut it into other fields (`x@t.co` with some luck into `t.com`), so only
-bounces are led back.
+what he has had forwarded can cut it into other fields (what was `mx@t.co` may become `x@t.com`), so
+only bounces are led back.
 """
 
 from __future__ import annotations

@@ -34,15 +34,14 @@ class _Form(NamedTuple):
 
 
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*", re.M)
+_MOST = f"{{0,{MAX_ITEM}}}"
 _ITEMS = _Form(
     re.compile(r"[\s,]+"),
-    re.compile(r'"(?:[^"\\]|\\.){0,%d}"|<[^<>"]{0,%d}>|<|[^,"<]+' % (MAX_ITEM, MAX_ITEM), re.S),
+    re.compile(rf'"(?:[^"\\]|\\.){_MOST}"|<[^<>"]{_MOST}>|<|[^,"<]+', re.DOTALL),
 )
 _LINES = _Form(
     re.compile(r"(?:^[ \t]*#[^\n]*|[\s,]){1,1000}", re.M),
-    re.compile(
-        r'"(?:[^"\\\n]|\\.){0,%d}"|<[^<>"\n]{0,%d}>|<|[^,"<\n]+' % (MAX_ITEM, MAX_ITEM), re.S
-    ),
+    re.compile(rf'"(?:[^"\\\n]|\\.){_MOST}"|<[^<>"\n]{_MOST}>|<|[^,"<\n]+', re.DOTALL),
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
@@ -50,6 +49,8 @@ _NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<>@]*)<([^<>]*)>', re.DOTALL)
 _NOTE = re.compile(r"(?<!\s)\s*\([^()\"\\]*\)\Z")
 _NEEDLESS = re.compile(r'"((?:[^"\\]|\\.)*)"(@.*)?', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no address and no path has: it could make a line of its own in a log."""
 _CLOSED = re.compile(r"""(?:[^\\'"]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")*""", re.DOTALL)
 """A command that shlex takes, which is much slower."""
 _FOR_A_SHELL = re.compile(r"[;&|<>()$`*?\[\]{}~!#\n]|\A\s*(?:exec|cd|export|test|\[|\w+=)")
@@ -92,6 +93,7 @@ KINDS = {
 """The kinds of targets, and how they are written: what stands before and behind the value."""
 _WORDS = {":include:": "include", ":blackhole:": "nothing", ":fail:": "fail", ":defer:": "defer"}
 _ALONE = ("fail", "defer")
+_ON_A_LINE = ("address", "user", "file", "include")
 _TOO_LONG = f"an item of more than {MAX_ITEM} characters"
 _NOT_CLOSED = f"a quote is not closed in {MAX_ITEM} characters"
 
@@ -152,6 +154,8 @@ def _end(text: str, start: int, part: re.Pattern[str]) -> int:
 def _target(said: str, start: int, end: int) -> Target:
     try:
         kind, value = _kind(said)
+        if kind in _ON_A_LINE and _BREAKING.search(value):
+            raise ValueError("a control character")
     except ValueError as error:
         raise TargetError(str(error), start, end) from None
     return Target(kind, value, start, end)

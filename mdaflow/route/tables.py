@@ -48,7 +48,7 @@ class Table(Generic[T]):
         self._shared = shared
         self._value: T | None = None
         self._versions: Versions = {}
-        self._trouble = ""
+        self._trouble: tuple[str, ...] = ()
         self._look_at = 0.0
         self._lock = Lock()
 
@@ -69,7 +69,7 @@ class Table(Generic[T]):
         if time.monotonic() >= self._look_at:
             self._look()
         if self._value is None:
-            raise TempFail(INTERNAL, self._trouble)
+            raise TempFail(INTERNAL, "\n".join(self._trouble))
         return self._value
 
     def load(self) -> T:
@@ -77,7 +77,7 @@ class Table(Generic[T]):
         try:
             return self.get()
         except TempFail as error:
-            raise ConfigError(tuple(str(error).split("\n"))) from error
+            raise ConfigError(self._trouble) from error
 
     def _look(self) -> None:
         if not self._lock.acquire(blocking=self._value is None):
@@ -102,23 +102,20 @@ class Table(Generic[T]):
                 raise ConfigError((f"{self.path}: larger than {most >> 20} MiB",))
             about = (reading.foreign,) if self._shared else ()
             self._value = self._parse(text, self.path, *about)
-            self._trouble = ""
+            self._trouble = ()
         except ConfigError as error:
-            self._tell(str(error))
+            self._tell(error.problems)
         except OSError as error:
-            self._tell(f"{self.path}: {error.strerror}")
+            self._tell((f"{self.path}: {error.strerror}",))
             if error.errno not in FOR_GOOD:  # the next look may find it
                 return
         self._versions = reading.versions
 
-    def _tell(self, trouble: str) -> None:
-        """Log it, once; without a good version whoever asks is told."""
+    def _tell(self, trouble: tuple[str, ...]) -> None:
+        """Log it, once, a record for each problem; without a good version whoever asks is told."""
         if trouble != self._trouble and self._value is not None:
-            for line in (
-                *trouble.split("\n"),
-                f"{self.path}: its last good version stays in force",
-            ):
-                log.error("%s", line)
+            for problem in (*trouble, f"{self.path}: its last good version stays in force"):
+                log.error("%s", problem)
         self._trouble = trouble
 
 

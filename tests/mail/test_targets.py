@@ -63,6 +63,14 @@ def test_parse(text: str, found: list[str]) -> None:
         ('"|prog \'x"', "quotation", 0),
         ("a\x00b", "control", 0),
         ("x" * 5000, "more than", 0),
+        ('x, "/a\\\n/b"', "control", 3),
+        ('"/a\n/b"', "control", 0),
+        ("/a\tb", "control", 0),
+        ("/a\u2028b", "control", 0),
+        (":include:/a\nb", "control", 0),
+        ('":include:/a\\\nb"', "control", 0),
+        ("\\a\u0085b", "is no address", 0),
+        ("a\u009bb@x.org", "is no address", 0),
     ],
 )
 def test_wrong(text: str, reason: str, at: int) -> None:
@@ -98,10 +106,11 @@ def test_words(command: str, argv: tuple[str, ...]) -> None:
 
 
 HOSTILE = (
-    "a\n", "a,", "a", '""', '"', '"\\', '"\\"', ",", "\n", "\f", "#\n", " #\n,", " ", "<", "<,", "<a>",
-    f"a{' ' * 400}(x),", f'"{"x" * 380}" <a@b.c>,', '"' + "\\a" * 200 + '"@x,', f"a ({'x' * 400}),",
-    "|x " + "'a' " * 100 + ",", '"|x ' + "'a' " * 100 + '",', f"/{'a/' * 200},",
-    f"a{' ' * 4000}b,", ":fail: a ", "\u00fc@\u00fc,",
+    "a\n", "a,", "a", '""', '"', '"\\', '"\\"', ",", "\n", "\f", "#\n", " #\n,", " ", "<", "<,",
+    "<a>", "a" + " " * 400 + "(x),", '"' + "x" * 380 + '" <a@b.c>,', '"' + r"\a" * 200 + '"@x,',
+    "a (" + "x" * 400 + "),",
+    "|x " + r"\' " * 130 + ",", '"|x ' + r"\\' " * 100 + '",',
+    "/" + "a/" * 200 + ",", "a" + " " * 4000 + "b,", ":fail: a ", "\u00fc@\u00fc,",
 )  # fmt: skip
 
 
@@ -156,6 +165,7 @@ def test_any_text(text: str) -> None:
         assert 0 <= place[0] <= place[1] <= len(text)
         for target in found:
             assert target.kind in KINDS
+            assert target.kind == "program" or not set("\n\r\t\x1b\x85") & set(target.value)
             if target.kind in ("address", "user"):
                 value = target.value
                 assert is_address(f"x{value}" if value[:1] == "@" else value) or is_address(

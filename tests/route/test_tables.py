@@ -10,7 +10,7 @@ import pytest
 
 from mdaflow.errors import ConfigError, TempFail
 from mdaflow.route import tables
-from mdaflow.route.aliases import parse_members
+from mdaflow.route.aliases import parse_members, parse_table
 from mdaflow.route.tables import Table, Tables
 
 
@@ -72,6 +72,22 @@ def test_last_good_version(path: Path, spoil: str, caplog: pytest.LogCaptureFixt
         path.chmod(0o644)
         path.write_text("d")
         assert table.get() == ["d"]
+
+
+def test_problem_of_several_lines(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What stands in a file makes no record of its own: a problem is one, also with line breaks."""
+    path.write_text("")
+    table = Table(str(path), lambda text, path: parse_table("regexp", text, path))
+    assert list(table.get().all()) == []
+    path.write_text("/(\n error: forged\n again (/ x\n")
+    with caplog.at_level(logging.ERROR, "mdaflow"):
+        table.get()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith(f"{path}:1: /(\nerror: forged\nagain (/: ")
+    with pytest.raises(ConfigError) as caught:
+        Table(str(path), lambda text, path: parse_table("regexp", text, path)).load()
+    assert caught.value.problems == (told[0],)
 
 
 def test_no_good_version(path: Path) -> None:
