@@ -298,7 +298,7 @@ SAFE = "\ufffd31mred\ufffd"
 
 def test_hostile_names(site: Site) -> None:
     """What tables say cannot talk to the terminal, in the tree or in JSON."""
-    site.config(f"a:\n \\ann, :include:{HOSTILE}\n".replace(":include:", "/tmp/"))
+    site.config(f'a:\n \\ann, "|/tmp/{HOSTILE}"\n')
     done = site.route("a@example.org")
     assert SAFE in done.stdout.decode()
     for out in (done.stdout, site.route("--json", "a@example.org").stdout):
