@@ -50,6 +50,8 @@ STAYS = ("done ", "seen ", "circle ", "rules ", "of ")
 here, and since when an address leads nowhere (P43); the last good rules; what the processes of
 accounts keep."""
 
+MAX_FORWARD = 64 << 10
+"""Bytes of a `.forward` with all that it includes."""
 log = logging.getLogger("mdaflow")
 
 
@@ -223,7 +225,8 @@ def _forwards(store: Store, powers: Collection[str], limits: Limits) -> UserRule
 
         return compile_forward(*what, **about)
 
-    return UserRules(store, powers, limits, compiled)
+    limits = limits._replace(file=min(limits.file, MAX_FORWARD))
+    return UserRules(store, powers, limits, compiled, room=MAX_FORWARD)
 
 
 def _detail_folders(config: Config) -> tuple[Stage, ...]:

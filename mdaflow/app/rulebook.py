@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
@@ -90,7 +91,8 @@ def powers_of_users(granted: Collection[str], denied: Collection[str]) -> tuple[
 
 
 class UserRules:
-    """The compiled rules of users, by path. `compiled` is the compiler of their language."""
+    """The compiled rules of users, by path. `compiled` is the compiler of their language, `room`
+    how many bytes of a last good version are kept in the store."""
 
     def __init__(
         self,
@@ -98,8 +100,10 @@ class UserRules:
         powers: Collection[str] = USER_ACTIONS,
         limits: Limits = DEFAULTS,
         compiled: Callable[..., ir.Program] | None = None,
+        room: int = sys.maxsize,
     ) -> None:
         self._store = store
+        self._room = room
         self._compiled = compiled or _compiled
         self._limits = limits
         self.powers = powers
@@ -113,11 +117,13 @@ class UserRules:
         tell: Callable[[str], object] = log.warning,
         *,
         home: str = "",
+        kept: bool = True,
         **about: str,
     ) -> Stage | None:
         """The rules in a file of the user whose folder is `home`; None when there are none to run.
 
-        `about` goes to the compiler: what it has to know of the user.
+        `about` goes to the compiler: what it has to know of the user. Without `kept` there is no
+        last good version: who could have any number of files shall not fill the store.
 
         What is wrong with a new version of the file is told once. Raises TempFail when the
         file is there and cannot be read now.
@@ -126,9 +132,10 @@ class UserRules:
         try:
             os.lstat(path)  # most users have none
             key = " ".join((path, *about.values()))
-            return self._kept.get(key, lambda: self._make(path, home, tell, about))
+            return self._kept.get(key, lambda: self._make(path, home, tell, kept, about))
         except (FileNotFoundError, NotADirectoryError):
-            self._forget(path)
+            if kept:
+                self._forget(path)
             return None
         except OSError as error:
             raise from_oserror(error) from error
@@ -145,7 +152,12 @@ class UserRules:
             self._absent.add(path)
 
     def _make(
-        self, path: str, home: str, tell: Callable[[str], object], about: Mapping[str, str]
+        self,
+        path: str,
+        home: str,
+        tell: Callable[[str], object],
+        kept: bool,
+        about: Mapping[str, str],
     ) -> Made[Stage | None]:
         reading = Reading(self._limits.file, home=home)
         try:
@@ -160,12 +172,13 @@ class UserRules:
         try:
             program = self._compiled(text, path, self.powers, reading, self._limits, **about)
         except SourceError as error:
-            last = self._last_good(path, error, tell, about)
+            last = self._last_good(path, error, tell, kept, about)
             return Made(last and Stage(last), versions, sum(reading.sizes.values()))
         lists = _lists(program)  # these are read again by themselves
         files = {name: size for name, size in reading.sizes.items() if name not in lists}
         versions = {name: seen for name, seen in versions.items() if name not in lists}
-        self._keep(path, home, {name: versions[name] for name in files})
+        if kept:
+            self._keep(path, home, {name: versions[name] for name in files})
         return Made(Stage(program), versions, sum(files.values()))
 
     def _keep(self, path: str, home: str, files: Versions) -> None:
@@ -175,7 +188,9 @@ class UserRules:
             texts = json.dumps({name: again(name).decode() for name in files})
             if any(again.versions[name] != seen for name, seen in files.items()):
                 return  # there is a newer version already
-            if self._store.get(_key(path)) != texts:
+            if len(texts) > self._room:
+                self._forget(path)  # an older one is not the last
+            elif self._store.get(_key(path)) != texts:
                 self._store.put(_key(path), texts)
         except (OSError, TempFail, UnicodeDecodeError) as error:
             log.warning("the good version of %s cannot be kept: %s", path, error)
@@ -185,9 +200,10 @@ class UserRules:
         path: str,
         error: SourceError,
         tell: Callable[[str], object],
+        kept: bool,
         about: Mapping[str, str],
     ) -> ir.Program | None:
-        program = self._load(path, about)
+        program = self._load(path, about) if kept else None
         said = "its last good version stays in force" if program else "mail goes to the inbox"
         more = len(error.problems) - 1
         tell(f"{error.problems[0]}{f' (and {more} more)' if more else ''}; {said}")

@@ -133,4 +133,7 @@ def _folder(file: str) -> str:
 
 def _size(size: int) -> str:
     """Bytes as a person says them."""
-    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size:,} bytes"
+    for power, name in ((20, "MiB"), (10, "KiB")):
+        if size >= 1 << power and size % (1 << power) == 0:
+            return f"{size >> power} {name}"
+    return f"{size:,} bytes"

@@ -282,6 +282,34 @@ def test_last_good_version_that_may_not_be_any_more(path: Path) -> None:
     assert UserRules(store, (*USER_ACTIONS, "reject")).stage(str(path)) is not None
 
 
+def test_no_last_good_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without one to be kept the store has nothing of a file, good, broken or gone."""
+    store = MemoryStore()
+    rules = UserRules(store)
+    assert folder(rules.stage(str(path), kept=False)) == "One"
+    assert store.get(f"rules {path}") is None
+    write(path, "deliver nowhere")
+    assert rules.stage(str(path), kept=False) is None
+    assert "mail goes to the inbox" in caplog.text
+    path.unlink()
+    assert rules.stage(str(path), kept=False) is None
+    assert store.get(f"rules {path}") is None
+
+
+def test_good_version_without_room(path: Path) -> None:
+    """What is too large for the store is not kept, nor what was there before it."""
+    store = MemoryStore()
+    rules = UserRules(store, room=100 + len(str(path)))
+    assert folder(rules.stage(str(path))) == "One"
+    assert store.get(f"rules {path}")
+    for name in ("Two", "Three"):
+        write(path, f'deliver to "{name}" # {"x" * 100}')
+        assert folder(rules.stage(str(path))) == name
+        assert not store.get(f"rules {path}")
+    write(path, "deliver nowhere")
+    assert rules.stage(str(path)) is None
+
+
 @pytest.mark.parametrize("kept", ["", "{", "5", "[]", "null", '{"x": 5}', '{"PATH": 5}', "{}"])
 def test_nonsense_in_the_store(kept: str, path: Path) -> None:
     """What is no good version, as of an older release, is none."""
