@@ -44,7 +44,7 @@ def compile_forward(
     gathering = Gathering(front_end, read, limits)
     program = gathering.program(text, file)
     program = program._replace(body=_ended(_once(program.body)))
-    problems = gathering.problems + check(program, powers)
+    problems = gathering.problems + check(program, powers, rules=False)
     if problems:
         raise SourceError(problems, gathering.sources)
     return program

@@ -90,6 +90,7 @@ def test_wrong(text: str, place: str, message: str) -> None:
         plan(text, POWERS)
     assert str(caught.value).startswith(f"/home/bob/.forward:{place}: ")
     assert message in str(caught.value)
+    assert "--site" not in str(caught.value)
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))

@@ -23,9 +23,12 @@ from .statements import check_block
 from .values import is_mailbox as is_mailbox
 
 
-def check(program: ir.Program, powers: Collection[str] = ir.POWERS) -> list[Problem]:
-    """Everything wrong with a program. `powers` are what its owner may do."""
-    scope = Scope(powers)
+def check(
+    program: ir.Program, powers: Collection[str] = ir.POWERS, *, rules: bool = True
+) -> list[Problem]:
+    """Everything wrong with a program. `powers` are what its owner may do; `rules`: it may be one
+    of the site, too."""
+    scope = Scope(powers, rules=rules)
     with suppress(Enough):
         check_block(scope, program.body)
         for case in program.cases:

@@ -32,8 +32,9 @@ class Enough(Exception):
 class Scope:
     """The names of a program as far as it was read, and its problems."""
 
-    def __init__(self, powers: Collection[str]) -> None:
+    def __init__(self, powers: Collection[str], *, rules: bool = True) -> None:
         self.powers = powers
+        self._of_rules = rules
         self.problems: list[Problem] = []
         self.instructions = 0
         self.entries = 0
@@ -53,6 +54,7 @@ class Scope:
     def power(self, span: Span, power: str, said: str = "") -> bool:
         """May the owner of the program do this? If not, it is a problem."""
         if power not in self.powers:
-            advice = _ADVICE.get(power, f"the site grants it by rules.grant: [{power}]; {_OF_SITE}")
+            granted = f"the site grants it by rules.grant: [{power}]"
+            advice = _ADVICE.get(power, f"{granted}; {_OF_SITE}" if self._of_rules else granted)
             self.problem(span, "not-allowed", verb=said or power, advice=advice)
         return power in self.powers
