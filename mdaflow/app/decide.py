@@ -5,6 +5,7 @@ Nothing happens here: `mdaflow test` goes as far as this, a delivery goes on in 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 from mdaflow.engine.context import Ask, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
-from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail
+from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail, from_oserror
 from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
@@ -86,17 +87,28 @@ def stages_for(
 def forward_stage(
     site: Site, user: User, tell: Callable[[str], object], recipient: str
 ) -> Stage | None:
-    """The user's `.forward+detail` for a recipient with a detail, else the `.forward`."""
+    """The user's `.forward+detail` for a recipient with a detail, if it is there, whatever is in
+    it; else the `.forward`. Raises TempFail."""
     name, delimiters = site.config.forward.file, site.config.recipient_delimiter
     if not name:
         return None
     path = os.path.join(user.home, name)
-    local = recipient.rpartition("@")[0]
-    _, detail = split_local(local, delimiters)
-    paths = [f"{path}+{detail}"] if detail and _FILE_NAME.fullmatch(detail) else []
+    _, detail = split_local(recipient.rpartition("@")[0], delimiters)
+    special = bool(_FILE_NAME.fullmatch(detail)) and _is_there(f"{path}+{detail}")
+    if special:
+        path = f"{path}+{detail}"
     about = {"whose": user.address, "delimiters": delimiters}
-    stages = (site.forwards.stage(p, tell, home=user.home, **about) for p in (*paths, path))
-    return next(filter(None, stages), None)
+    return site.forwards.stage(path, tell, home=user.home, kept=not special, **about)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise from_oserror(error) from error
+    return True
 
 
 def rules_of(site: Site, user: User) -> str:
