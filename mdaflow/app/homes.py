@@ -1,7 +1,8 @@
 """The homes of users who have none yet: made when their first mail comes.
 
 Only below a folder in which there is something: an empty one may be the mount point of a disk that
-is away. Users with a uid of their own have a home already, or their mail waits.
+is away. For a home that a source names itself that is the nearest folder that is there. Users with
+a uid of their own have a home already, or their mail waits.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ def make_home(user: User) -> None:
     """Make the home of a user who may have one made, if it is missing. Raises TempFail."""
     if not user.made_below or os.path.isdir(user.home):
         return
-    if not has_entries(user.made_below):
-        why = "is not there, or there is nothing in it (not mounted?)"
-        raise TempFail(INTERNAL, f"{user.made_below} {why}: no home for {user.address} is made")
     there, missing = user.home, list[str]()
     while not os.path.isdir(there):
         there, name = os.path.split(there)
         missing.insert(0, name)
+    _check(there if user.made_below == "/" else user.made_below, user)
     try:
         _make(there, missing)
     except OSError as error:
         raise from_oserror(error) from error
+
+
+def _check(folder: str, user: User) -> None:
+    if not has_entries(folder):
+        why = "is not there, or there is nothing in it"
+        advice = "not mounted? if it is new, make a folder in it"
+        what = f"no home for {user.address} is made"
+        raise TempFail(INTERNAL, f"{folder} {why} ({advice}): {what}")
 
 
 def _make(there: str, missing: list[str]) -> None:

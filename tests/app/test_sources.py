@@ -16,6 +16,7 @@ from mdaflow.app import load
 from mdaflow.app.build import Site, open_site
 from mdaflow.app.config import Config, Folders, Passwd, Rules, Sql, Static
 from mdaflow.app.expire import listed
+from mdaflow.app.homes import make_home
 from mdaflow.app.pipeline import deliver_message
 from mdaflow.app.sources import open_source
 from mdaflow.cli.config import command
@@ -114,6 +115,19 @@ def test_homes_are_made(root: Path) -> None:
     here = site(root, Static(static=("new.org",), home=f"{root}/empty/%d/%n"))
     assert send(here, "bob@new.org").temporary
     assert list((root / "empty").iterdir()) == []
+
+
+def test_named_homes_are_made(root: Path) -> None:
+    """So is one that a line names itself, but not in an empty folder, where a disk may be away."""
+    (root / "disk").mkdir()
+    here = site(root, passwd(root, f"bob@example.org:::::{root}/disk/org/bob::\n"))
+    assert send(here, "bob@example.org").temporary
+    assert list((root / "disk").iterdir()) == []
+    with pytest.raises(TempFail, match=r"not mounted\? if it is new, make a folder in it"):
+        make_home(deciding.find_user(here, "bob@example.org"))
+    (root / "disk/lost+found").mkdir()
+    assert send(here, "bob@example.org").ok
+    assert len(list((root / "disk/org/bob/Maildir/new").iterdir())) == 1
 
 
 def test_profile(root: Path) -> None:
