@@ -8,6 +8,9 @@ When a message has killed the process twice before anything was delivered, no ru
 run on it any more; but those of the site are: users can kill processes that are theirs. A process
 that is silent until the deadline is killed; sooner, where others wait behind it. Known limit: one
 that is past its fence may be at a program of its user, and has the time for that.
+
+An account has few processes at once: mail comes to it by its address and by any number of lists,
+and all that hang shall not have all threads. What finds no turn soon is put off.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -45,6 +48,10 @@ START = 20.0
 """Seconds in which a process has to be ready: the name service may be slow."""
 PATIENCE = 60.0
 """Seconds in which the other side has to take what we say."""
+AT_ONCE = 4
+"""Deliveries of a worker at once to one account."""
+TURN = 1.0
+"""Seconds in which one of them has to end, so that another may begin: most take some ms."""
 ROOM = 2.0
 """Seconds in which it has to say whether there is room for mail."""
 
@@ -70,6 +77,7 @@ class Identities:
         """By name; who was used last is last."""
         self._count = itertools.count()
         self._lock = threading.Lock()
+        self._turns = _Turns()
 
     def carry_out(
         self,
@@ -82,7 +90,20 @@ class Identities:
         patience: float = math.inf,
     ) -> Carried:
         """As `carry.carry_out`, by a process that is the user. Raises MailError: NO_ANSWER when it
-        is not done, or at its fence, within so many seconds of `patience`."""
+        is not done, or at its fence, within so many seconds of `patience`, or has no turn."""
+        with self._turns.of(user):
+            return self._carry_out(site, message, envelope, user, ident, fence, patience)
+
+    def _carry_out(
+        self,
+        site: Site,
+        message: Message,
+        envelope: Envelope,
+        user: User,
+        ident: str,
+        fence: Callable[[], bool],
+        patience: float,
+    ) -> Carried:
         until = time.monotonic() + patience
         deaths = 0
         while True:
@@ -185,6 +206,32 @@ class Identities:
         process.frames.close()
         with suppress(OSError):
             self._requests.send(json.dumps(["kill", process.name]).encode())
+
+
+class _Turns:
+    """Who delivers to which account, of the threads of a worker."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+        self._ended = threading.Condition()
+
+    @contextmanager
+    def of(self, user: User) -> Iterator[None]:
+        """Open while a delivery to the account runs. Raises TempFail when it has too many."""
+        assert user.account is not None
+        whose, running = user.account.name, self._running
+        with self._ended:
+            if not self._ended.wait_for(lambda: running[whose] < AT_ONCE, TURN):
+                raise TempFail(NO_ANSWER, f"{AT_ONCE} deliveries to {whose} do not end")
+            running[whose] += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                running[whose] -= 1
+                if not running[whose]:
+                    del running[whose]
+                self._ended.notify_all()
 
 
 def _left(until: float) -> float:
