@@ -190,3 +190,36 @@ def kill(server: Postfix) -> None:
     child, server._child = server._child, None
     child.kill()
     server.start()
+
+
+ASKS = {
+    "smtpd_recipient_restrictions": "reject_unverified_recipient, permit_mynetworks, reject",
+    "unverified_recipient_reject_code": "550",
+    "address_verify_map": "",
+    "address_verify_poll_count": "20",
+    "transport_maps": "inline:{{ elsewhere.example=discard: }}",
+}
+"""What README has Postfix ask mdaflow."""
+
+
+@pytest.mark.parametrize("way", ["local_transport", "virtual_transport"])
+def test_postfix_asks(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postfix takes mail for aliases of ours, and none for who is nobody, because it asks first."""
+    mode, settings = WAYS[way]
+    all_of_them = {"virtual_mailbox_maps": "static:all"} if way == "virtual_transport" else {}
+    monkeypatch.setitem(WAYS, way, (mode, settings | ASKS | all_of_them))
+    monkeypatch.setattr(Between, "_postfix", _with_verify)
+    with between(way) as system:
+        system.send(f"sales@{HERE}", f"ann@{HERE}")
+        said = system.front.swaks(note("nobody"), f"ann@{HERE}", f"nobody@{HERE}")
+        assert re.search(r"<\*\* 550 5\.1\.1 ", said), said
+        system.settle()
+        assert subjects(system.ann) == ["hello"]
+
+
+def _with_verify(self: Between, root: Path, mode: str, more: dict[str, str]) -> Postfix:
+    root.mkdir()
+    found = Postfix(root, mode, **MORE | more)
+    with (root / "etc/master.cf").open("a") as master:
+        master.write("discard unix - - n - - discard\nverify unix - - n - 1 verify\n")
+    return found
