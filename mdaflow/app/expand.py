@@ -38,9 +38,10 @@ from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.receipt import without_success
 from mdaflow.mail.targets import mailbox_of, words
-from mdaflow.route.resolve import Destination
+from mdaflow.route.destination import Destination
 from mdaflow.route.users import User
 
+from . import complaint
 from .build import Site
 from .failure import failed
 from .receipts import confirm, confirm_expanded
@@ -274,34 +275,12 @@ class Expansion:
         """Tell the owners of lists who cannot have the message; the sender, if that fails."""
         for owner, refused in self._complaints.items():
             try:
-                self._tell_owner(owner, refused)
+                complaint.tell(self._job, owner, refused)
                 self._done.update(destination.key for destination, _ in refused)
             except Exception as error:
                 told = isinstance(error, MailError | OSError | ValueError)
                 log.warning("<%s>: could not be told: %s", owner, error, exc_info=not told)
                 self._worst = max([self._worst, *(status for _, status in refused)], key=_badness)
-
-    def _tell_owner(self, owner: str, refused: Sequence[tuple[Destination, Status]]) -> None:
-        from mdaflow.deliver import letters, send
-        from mdaflow.mail import letter
-
-        means, about = self._job.means, self._envelope
-        lines = [f"    {d.name}: {status}" for d, status in refused[:MAX_TOLD]]
-        more = len(refused) - len(lines)
-        text = letter.compose(
-            sender=f"MAILER-DAEMON@{means.hostname}",
-            recipient=owner,
-            subject=f"Could not be delivered: {about.recipient}",
-            text=_COMPLAINT.format(
-                list=about.recipient,
-                sender=about.sender,
-                lines="\n".join(lines) + (f"\n    and {more} more" if more else ""),
-            ),
-            date=time.time(),
-            message_id=letters.message_id(self._job),
-            fields={"Auto-Submitted": "auto-generated (list)"},
-        )
-        send.prepare(means, "", (owner,), [text], letters.LIMIT).commit()
 
 
 def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:
@@ -359,14 +338,3 @@ _HOW: dict[str, Callable[[Expansion, Part], list[tuple[Destination, Done]]]] = {
     **dict.fromkeys(_ACTIONS, Expansion._act),
 }
 """The kind of a destination that is no user -> how it is carried out."""
-
-MAX_TOLD = 100
-"""Addresses in a letter to the owner of a list."""
-_COMPLAINT = """\
-A message from <{sender}> to the list {list} could not be delivered to these members, and never will
-be as things are:
-
-{lines}
-
-All others have it. Please take them off the list, or mend their addresses.
-"""

@@ -34,7 +34,7 @@ from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.loop import came_back
 from mdaflow.mail.message import Message
-from mdaflow.route.resolve import ONLY_BOUNCES, TOO_MANY, Destination
+from mdaflow.route.destination import ONLY_BOUNCES, TOO_MANY, Destination
 from mdaflow.route.users import User
 
 from .build import Site, accounts_of

@@ -11,10 +11,10 @@ from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.access import Asked, Verdict
+from mdaflow.route.destination import Destination as Destination
+from mdaflow.route.destination import Step as Step
 from mdaflow.route.doubts import doubts as doubts
-from mdaflow.route.resolve import Destination as Destination
 from mdaflow.route.resolve import Router
-from mdaflow.route.resolve import Step as Step
 from mdaflow.route.users import User
 
 from .build import Site

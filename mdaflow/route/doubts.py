@@ -18,7 +18,8 @@ from mdaflow.errors import UNKNOWN_USER, TempFail
 from mdaflow.mail.targets import words
 
 from .aliases import Alias, AliasTable, keys_of
-from .resolve import CIRCLE, Destination, Router, Step
+from .destination import Destination, Step
+from .resolve import CIRCLE, Router
 
 ANYBODY = "a-name-that-nobody-has"
 """Whoever comes to a catch-all."""

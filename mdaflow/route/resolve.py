@@ -21,7 +21,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, Status, TempFail
@@ -30,6 +29,7 @@ from mdaflow.mail.letter import is_address
 from mdaflow.mail.targets import Target, enhanced
 
 from .aliases import Alias, AliasTable, keys_of
+from .destination import ONLY_BOUNCES, TOO_MANY, Destination, Step
 from .tables import Table
 from .users import User, Users
 
@@ -37,8 +37,6 @@ MAX_DEPTH = 10
 """Aliases of aliases."""
 MAX_TARGETS = 10_000
 """Destinations that one recipient may have, and ten times as many names on the way (P35)."""
-TOO_MANY = Status(451, "4.3.0", "Alias expansion too large, or a loop")
-ONLY_BOUNCES = Status(550, "5.7.1", "Only bounces are taken here")
 GONE = Status(550, "5.1.1", "No such user here")
 NOT_NOW = Status(451, "4.3.0", "Try again later")
 CIRCLE = "a loop, passed over"
@@ -47,54 +45,6 @@ QUICK = 1.0
 """Seconds to find somebody who can have mail, where that is all one wants to know."""
 REQUIRED = ("postmaster", "abuse", "mailer-daemon")
 """Names that every site has: they fall back to the configured `postmaster`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where a message ends, as far as routing can tell."""
-
-    kind: str
-    """`user`, `address`, `relay`, `program`, `file`, `nothing` or `refused`."""
-    name: str
-    """The address, with its detail; a command, a path; empty for nothing."""
-    user: User | None = None
-    """Of `user`: whose mailbox and rules these are."""
-    sender: str | None = None
-    """Who is told what goes wrong, instead of the sender: the owner of a list."""
-    status: Status | None = None
-    """Of `refused`: the reply."""
-    why: str = ""
-    """Of `refused`: the cause, for our log."""
-    where: str = ""
-    """File and line that named it; empty for the recipient itself."""
-
-    @property
-    def key(self) -> str:
-        """What makes it one destination, however it was reached."""
-        if self.user is not None:  # by whatever spelling
-            return f"user {self.name.lower()}"
-        local, at, domain = self.name.rpartition("@")
-        return f"{self.kind} {local}{at}{domain.lower() if at else domain}"
-
-    def __str__(self) -> str:
-        if self.status is not None:
-            return str(self.status)
-        return f"{_SAID.get(self.kind, self.kind)} {self.name}".rstrip()
-
-
-_SAID = {"address": "sent on to", "relay": "handed on to", "nothing": "dropped"}
-"""Kinds of destinations that their own name would not explain."""
-
-
-class Step(NamedTuple):
-    """One thing that was found out on the way, and what was done then."""
-
-    asked: str
-    """An address, or who was asked for what."""
-    answer: str
-    where: str
-    """File and line of the answer."""
-    below: list[Step]
 
 
 class Reversal(Protocol):

@@ -111,7 +111,7 @@ def test_ok_is_no_spam(make: Make) -> None:
 
 def test_steps(make: Make) -> None:
     """All that was asked of the access table can be seen, with its places."""
-    from mdaflow.route.resolve import Step
+    from mdaflow.route.destination import Step
 
     steps: list[Step] = []
     route(make(), "bob@example.org", "spammer@example.net", steps=steps)

@@ -27,7 +27,8 @@ from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.targets import Target, parse_targets
 from mdaflow.route.aliases import AliasTable, keys_of, logical_lines, parse_members, parse_table
-from mdaflow.route.resolve import Destination, Router, Tables
+from mdaflow.route.destination import Destination
+from mdaflow.route.resolve import Router, Tables
 from mdaflow.route.tables import Table
 from mdaflow.route.tables import Tables as Files
 from mdaflow.route.users import User

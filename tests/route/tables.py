@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from mdaflow.errors import INTERNAL, TempFail
 from mdaflow.mail.targets import Target
 from mdaflow.route.aliases import AliasTable, parse_members, parse_table
-from mdaflow.route.resolve import Router, Step, Tables
+from mdaflow.route.destination import Step
+from mdaflow.route.resolve import Router, Tables
 from mdaflow.route.tables import Table
 from mdaflow.route.users import User
 

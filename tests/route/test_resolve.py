@@ -7,7 +7,8 @@ from tables import Known, aliases, regexp, router, steps, virtual, way
 
 from mdaflow.mail.letter import is_address
 from mdaflow.route import resolve
-from mdaflow.route.resolve import MAX_DEPTH, MAX_TARGETS, Step
+from mdaflow.route.destination import Step
+from mdaflow.route.resolve import MAX_DEPTH, MAX_TARGETS
 
 TABLE = """
 # people and roles
