@@ -45,10 +45,9 @@ rule "detail" when not envelope.to.detail is "" {
 """What `detail_folders` does, in our own words."""
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
-STAYS = ("done ", "seen ", "circle ", "rules ", "of ")
+STAYS = ("done ", "seen ", "rules ", "of ")
 """How keys begin that no other machine is asked for: what was done with a message, whether it was
-here, and since when an address leads nowhere (P43); the last good rules; what the processes of
-accounts keep."""
+here (P43); the last good rules; what the processes of accounts keep."""
 
 MAX_FORWARD = 64 << 10
 """Bytes of a `.forward` with all that it includes."""
@@ -153,8 +152,11 @@ def open_site(
     key = _key(config.state) if kept else b""
     users = tuple(open_source(number, config) for number in range(len(config.users)))
     directory = open_directory(config, hostname, users, _aliases(before, after))
-    if kept:
+    if kept and inflight is None:
         directory.load()
+    elif kept:  # a worker: the master has looked at them, and one that comes later has to serve
+        with suppress(ConfigError):
+            directory.load()
     if directory.senders is not None and inflight is not None:  # a server refuses to begin (P51)
         directory.senders.load()
     return Site(

@@ -280,7 +280,10 @@ class Expansion:
             except Exception as error:
                 told = isinstance(error, MailError | OSError | ValueError)
                 log.warning("<%s>: could not be told: %s", owner, error, exc_info=not told)
-                self._worst = max([self._worst, *(status for _, status in refused)], key=_badness)
+                failed_by = [status for _, status in refused]
+                if isinstance(error, TempFail):  # the owner can be told when it comes again
+                    failed_by = [error.status]
+                self._worst = max([self._worst, *failed_by], key=_badness)
 
 
 def _parts(destinations: Iterable[Destination]) -> Iterator[Part]:

@@ -55,8 +55,6 @@ PATIENCE = 3600.0
 """Seconds for which mail waits behind aliases that are a loop, or too many; then it is refused."""
 MAX_TURNS = 10_000
 """Recipients of whom it is known by which line of a table they stand for others."""
-CIRCLE = 86_400.0
-"""Seconds for which such a recipient is known."""
 
 _BEFORE = Done(Status(250, "2.0.0", "was delivered before"), "delivered")
 """What becomes of a message that came again because its peer did not know it."""
@@ -163,6 +161,8 @@ class Courier:
         self._site = site
         self._accounts = accounts_of(site)
         self._turns: dict[str, str] = {}
+        self._circles: dict[str, float] = {}
+        """Recipients that lead nowhere, and since when, by the monotonic clock."""
 
     def check(self, recipient: str, sender: str = "", client: Client = NOBODY) -> Status:
         """May this recipient have mail from there? Never raises."""
@@ -171,7 +171,9 @@ class Courier:
         status, why = RECIPIENT_OK, ""
         if routed.refusal is not None:
             status, why = self._refused(recipient, routed.refusal)
-        elif routed.user is not None:
+        else:
+            self._circles.pop(recipient.lower(), None)
+        if routed.user is not None and status.ok:
             try:
                 self._check_room(routed.user)
             except MailError as error:
@@ -193,16 +195,14 @@ class Courier:
     def _refused(self, recipient: str, refusal: Destination) -> tuple[Status, str]:
         """The reply to a recipient that nobody is, and why. A circle that stays is a loop (P35):
         first the site has time to mend it."""
-        status, store = refusal.status or INTERNAL, self._site.answers.store
+        status = refusal.status or INTERNAL
         if status == TOO_MANY:
-            key, now = f"circle {recipient.lower()}", time.time()
-            try:
-                store.add(key, str(now), CIRCLE)
-                since = float(store.get(key) or now)
-            except (OSError, ValueError):
-                since = now
-            if now - since > PATIENCE:
-                return LOOP, f"{refusal.why}, for {(now - since) / 3600:.0f} hours"
+            now = time.monotonic()
+            if len(self._circles) >= MAX_TURNS:
+                self._circles.clear()
+            waited = now - self._circles.setdefault(recipient.lower(), now)
+            if waited > PATIENCE:
+                return LOOP, f"{refusal.why}, for {waited / 3600:.0f} hours"
         where = refusal.where.rpartition("/")[2]
         return status, f"{refusal.why} ({where})" if where else refusal.why
 

@@ -106,10 +106,14 @@ def places(source: Source) -> Iterator[str]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for a file of users that is not there, or has anything wrong in it."""
+    """Raise ConfigError for a file of users, of aliases or of access that is not there, or has
+    anything wrong in it."""
+    from .directory import wrong
+
     problems = [
         problem for number in range(len(config.users)) for problem in _wrong(number, config)
     ]
+    problems += wrong(config)
     if problems:
         raise ConfigError(tuple(problems))
 

@@ -27,6 +27,9 @@ from .users import Account, User, spellings
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _ROOM = 1 << 12, 1 << 20
 """Bytes for the texts of an entry: at first, and at most."""
+_witness = ""
+"""An account that was found last: where even that is not there any more, nobody can tell, as when
+`passwd: files systemd` cannot open /etc/passwd and the last source says "not found"."""
 _libc = ctypes.CDLL(None)  # other threads run meanwhile: the name service may ask a server
 
 
@@ -56,8 +59,13 @@ def account(name: str) -> Account | None:
         size *= 4
     if code:
         raise TempFail(INTERNAL, f"the account {name} cannot be looked up: {os.strerror(code)}")
+    global _witness
     if not found:
+        if _witness not in ("", name) and account(_witness) is None:
+            _witness = ""
+            raise TempFail(INTERNAL, f"{name} is not found, nor is anybody else")
         return None
+    _witness = name
     return Account(os.fsdecode(entry.name), entry.uid, entry.gid, os.fsdecode(entry.home or b""))
 
 

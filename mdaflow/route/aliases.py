@@ -40,6 +40,10 @@ _FIRST, _MOST = 0xE000, 99  # groups in targets are characters that no address h
 _MARK = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + _MOST)}]")
 
 
+LONG = 1000
+"""Characters of targets that are read anew each time, so that what is kept stays small."""
+
+
 class Alias(NamedTuple):
     """What stands in a table: a name, and where."""
 
@@ -55,7 +59,7 @@ class Alias(NamedTuple):
     @property
     def targets(self) -> tuple[Target, ...]:
         """What it stands for."""
-        found = _parsed(self.text)
+        found = _parsed(self.text) if len(self.text) < LONG else parse_targets(self.text)
         if self.match is None:
             return found
         return tuple(target._replace(value=_filled(target.value, self.match)) for target in found)

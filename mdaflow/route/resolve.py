@@ -162,12 +162,15 @@ class _Walk:
         self.router = router
         self.bounce = bounce
         self.until: float | None = None
+        self.circle = False
+        """Some alias leads back to itself."""
         self.someone = False
         """Somebody can have the mail."""
         self.recipient = recipient if "@" in recipient else f"{recipient}@{router.hostname}"
         self.origin = self.recipient.rpartition("@")[2]
         self.waiting: deque[tuple[str, _Place]] = deque([(self.recipient, _Place(steps=steps))])
         self.found: dict[str, Destination] = {}
+        self.named: set[tuple[str, bool, str | None, str, str]] = set()
         self.expanded: set[tuple[str, str, str, str | None]] = set()
         self.met = 0
 
@@ -180,8 +183,10 @@ class _Walk:
         except _TooMany:
             self.found.clear()
             self._refuse(self.recipient, TOO_MANY, "more than it may stand for", first)
-        if not self.found:
+        if not self.found and self.circle:
             self._refuse(self.recipient, TOO_MANY, "only loops and empty lists", first)
+        elif not self.found:
+            self._refuse(self.recipient, NOT_NOW, "it stands for nobody now", first)
         return tuple(self.found.values())
 
     def _knows_enough(self) -> bool:
@@ -293,6 +298,7 @@ class _Walk:
         what = name, local if depends else "", domain, at.sender
         if name in at.above or what in self.expanded:
             again = CIRCLE if name in at.above else "as above"
+            self.circle = self.circle or name in at.above
             self._tell(at, name, again, alias.where)
             return
         self.expanded.add(what)
@@ -344,7 +350,10 @@ class _Walk:
         self.met += 1
         if self.met > 10 * MAX_TARGETS:
             raise _TooMany
-        self.waiting.append((name, at))
+        said = name, at.plain, at.sender, at.domain, at.parent
+        if at.steps is not None or said not in self.named:
+            self.named.add(said)
+            self.waiting.append((name, at))
 
     def _include(self, target: Target, at: _Place) -> None:
         path, members = target.value, self.router.tables.members
@@ -360,7 +369,9 @@ class _Walk:
         except TempFail as error:
             self._refuse(path, error.status, str(error), at)
             return
-        if len(self.found) + len(self.waiting) + len(found) > MAX_TARGETS:
+        said = at.sender, at.domain, at.parent
+        more = sum((m.value, m.kind == "user", *said) not in self.named for m in found)
+        if len(self.found) + len(self.waiting) + more > MAX_TARGETS:
             self._refuse(path, TOO_MANY, f"{len(found):,} members are too many here", at)
             return
         if at.steps is not None:

@@ -11,6 +11,7 @@ A file counts when it and its folder are root's or ours, and nobody else can wri
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from mdaflow.files import FOR_GOOD, Reading, Versions, version_of
 T = TypeVar("T")
 LOOK = 1.0
 """Seconds between two looks at a file."""
+SETTLE = 2.0
+"""Seconds for which a file that has changed has to stay as it is: the first half of one that is
+just being written is a table, too."""
 MAX_TABLE = 256 << 20
 """Bytes of a file."""
 MAX_SHARED = 4 << 20
@@ -83,7 +87,11 @@ class Table(Generic[T]):
         if not self._lock.acquire(blocking=self._value is None):
             return  # another thread is at it
         try:
-            if time.monotonic() >= self._look_at and not self._is_current():
+            if (
+                time.monotonic() >= self._look_at
+                and not self._is_current()
+                and not self._is_being_written()
+            ):
                 self._read()
             self._look_at = time.monotonic() + LOOK
         finally:
@@ -92,6 +100,16 @@ class Table(Generic[T]):
     def _is_current(self) -> bool:
         seen = self._versions.items()
         return bool(seen) and all(version_of(path) == version for path, version in seen)
+
+    def _is_being_written(self) -> bool:
+        """Has it changed a moment ago, and is there an older version to go on with?"""
+        if self._value is None:
+            return False
+        try:
+            age = time.time() - os.stat(self.path).st_mtime
+        except OSError:
+            return False
+        return 0 <= age < min(SETTLE, 2 * LOOK)
 
     def _read(self) -> None:
         most = MAX_SHARED if self._shared else MAX_TABLE

@@ -145,7 +145,7 @@ class Worker:
         assert self.broker is not None
         assert len(self.broker.made) in (1, 3)
         assert self.broker.killed == self.broker.made
-        assert descriptors() == before
+        assert descriptors() <= before  # what older tests have left may go meanwhile
         assert not [path for path in self.quarantine.rglob("*") if path.is_file()]
 
     @property
@@ -308,7 +308,7 @@ def test_files(worker: Worker) -> None:
 
         before = descriptors()
         worker.deliver(talk)
-        assert descriptors() == before
+        assert descriptors() <= before  # what older tests have left may go meanwhile
         worker.refuses(more)
 
 

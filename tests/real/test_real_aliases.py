@@ -126,7 +126,9 @@ def ways(recipients: list[str], *tables: AliasTable) -> Ways:
     """Where we send mail."""
     members = Files(parse_members, shared=True).get
     router = Router(
-        Tables((Known(),), [*map(Table.fixed, tables)], members), "mx.example.org", VIRTUAL
+        Tables((Known(),), [*map(Table.fixed, tables)], members),
+        "mx.example.org",
+        (*VIRTUAL, HERE),
     )
     return {address: set(map(_way, router.resolve(address))) for address in recipients}
 

@@ -124,7 +124,9 @@ HOSTILE = {
     + "".join(line(f"a{n}", ("all", f"a{(n * 7 + 1) % MANY}")) for n in range(MANY)),
     "a ring": "".join(line(f"a{n}", [f"a{(n + 1) % MANY}"]) for n in range(MANY)),
     "a fan": "".join(line(f"a{n}", (f"a{2 * n + 1}", f"a{2 * n + 2}")) for n in range(MANY // 2)),
-    "too many": line("a0", (f"{name}@elsewhere.example" for name in names("x", 2 * MANY))),
+    "too many": line("a0", ("b", "c"))
+    + line("b", (f"{name}@elsewhere.example" for name in names("x", MANY)))
+    + line("c", (f"{name}@elsewhere.example" for name in names("y", MANY))),
     "many owners": "".join(f"a{n}: all\nowner-a{n}: ann\n" for n in range(MANY))
     + line("all", names("a")),
     "lists of lists with owners": line("a0", names("l"))

@@ -170,3 +170,17 @@ def test_list_of_ours(tmp_path: Path) -> None:
     (tmp_path / "all").chmod(0o644)
     [target] = Tables(parse_members, shared=True).get(f"{tmp_path}/all")
     assert target.kind == "include"
+
+
+def test_file_that_is_being_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has just changed does not count yet: it may be the first half of one."""
+    monkeypatch.setattr(tables, "LOOK", 0.5)
+    monkeypatch.setattr(tables, "SETTLE", 1000.0)
+    table = Table(str(path), words)
+    table.get()
+    path.write_text("c")
+    table._look_at = 0.0
+    assert table.get() == ["a", "b"]
+    os.utime(path, (1, 1))
+    table._look_at = 0.0
+    assert table.get() == ["c"]
