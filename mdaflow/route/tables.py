@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -22,6 +22,7 @@ from mdaflow.errors import INTERNAL, ConfigError, TempFail
 from mdaflow.files import FOR_GOOD, Reading, Versions, version_of
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Sized)
 LOOK = 1.0
 """Seconds between two looks at a file."""
 SETTLE = 2.0
@@ -33,6 +34,8 @@ MAX_SHARED = 4 << 20
 """Bytes of one that others may write: more addresses than mail may go to."""
 MAX_TABLES = 1000
 """Files of one kind that are kept."""
+MAX_ITEMS = 200_000
+"""What all of them together may hold, before the one that is read next: some 50 MiB (P30)."""
 MAX_PROBLEMS = 100
 """Problems that are said of one file."""
 
@@ -137,20 +140,30 @@ class Table(Generic[T]):
         self._trouble = trouble
 
 
-class Tables(Generic[T]):
-    """Tables in files whose names stand in other tables, all read alike."""
+class Tables(Generic[S]):
+    """Tables in files whose names stand in other tables, all read alike.
 
-    def __init__(self, parse: Callable[..., T], *, shared: bool = False) -> None:
+    Those that were not asked for longest go when there are too many, or too much is in them.
+    """
+
+    def __init__(self, parse: Callable[..., S], *, shared: bool = False) -> None:
         self._parse = parse
         self._shared = shared
-        self._kept: OrderedDict[str, Table[T]] = OrderedDict()
+        self._kept: OrderedDict[str, Table[S]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, path: str) -> T:
+    def get(self, path: str) -> S:
         """What the file says. Raises TempFail."""
         with self._lock:
-            table = self._kept.pop(path, None) or Table(path, self._parse, shared=self._shared)
+            table = self._kept.pop(path, None)
+            if table is None:
+                table = Table(path, self._parse, shared=self._shared)
+                self._make_room()
             self._kept[path] = table
-            if len(self._kept) > MAX_TABLES:
-                self._kept.popitem(last=False)
         return table.get()
+
+    def _make_room(self) -> None:
+        items = sum(len(table.last or ()) for table in self._kept.values())
+        while self._kept and (len(self._kept) >= MAX_TABLES or items > MAX_ITEMS):
+            _, gone = self._kept.popitem(last=False)
+            items -= len(gone.last or ())

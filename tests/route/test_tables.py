@@ -184,3 +184,19 @@ def test_file_that_is_being_written(path: Path, monkeypatch: pytest.MonkeyPatch)
     os.utime(path, (1, 1))
     table._look_at = 0.0
     assert table.get() == ["c"]
+
+
+def test_many_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many lists only so much is kept, those that were asked for last."""
+    monkeypatch.setattr(tables, "MAX_ITEMS", 5)
+    monkeypatch.setattr(tables, "LOOK", 1000.0)
+    tmp_path.chmod(0o755)
+    for name in "abc":
+        (tmp_path / name).write_text("x y z")
+        (tmp_path / name).chmod(0o644)
+    lists = Tables(lambda text, path, foreign: words(text, path), shared=True)
+    first = [lists.get(f"{tmp_path}/{name}") for name in "abc"]
+    again = [lists.get(f"{tmp_path}/{name}") for name in "cba"]
+    assert again[0] is first[2]
+    assert again[2] == first[0]
+    assert again[2] is not first[0]
