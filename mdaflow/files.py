@@ -42,6 +42,14 @@ FOR_GOOD = frozenset((
 """What the author of the file has to mend; all else may go away by itself."""
 
 
+_trusted: set[int] = set()
+
+
+def trust(uid: int) -> None:
+    """What belongs to this user is the site's, too: root looks at files for who will serve."""
+    _trusted.add(uid)
+
+
 class Unsafe(OSError):
     """A file that could have been written by somebody else, or is none: it must not count."""
 
@@ -91,7 +99,7 @@ class Reading:
         self.versions.setdefault(path, version_of(path))
 
     def _read_of_site(self, path: str) -> bytes:
-        folder, owners = os.path.dirname(path) or ".", (0, os.geteuid())
+        folder, owners = os.path.dirname(path) or ".", (0, os.geteuid(), *_trusted)
         if self._trusting:
             return self._content(path, None, lambda about: "")
         self._note(folder)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdaflow.errors import ConfigError
+from mdaflow.files import trust
 from mdaflow.lang import ir
 from mdaflow.route.aliases import AliasTable, of_rules, parse_members, parse_table
 from mdaflow.route.resolve import Router, Tables
@@ -18,6 +19,7 @@ from mdaflow.route.tables import Tables as Files
 from mdaflow.route.users import Users
 
 from .config import Config
+from .privileges import uid_of
 
 if TYPE_CHECKING:
     from mdaflow.route.access import Access
@@ -72,6 +74,7 @@ def open_directory(
 
 def wrong(config: Config) -> list[str]:
     """What is wrong in the files of aliases, access and keys that a configuration names."""
+    trust(uid_of(config))
     directory = open_directory(config, "localhost", ())
     problems: list[str] = []
     loads = [directory.load]
