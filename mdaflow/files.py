@@ -219,6 +219,17 @@ def _is_private(gid: int, uid: int) -> bool:
     return own and set(group.gr_mem) <= {user.pw_name}
 
 
+def exists(path: str) -> bool:
+    """Is there anything of this name? Raises OSError when that cannot be told."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
+    return True
+
+
 def version_of(path: str) -> Version:
     """What changes with a file, and with how safe a file or folder is. Never raises."""
     try:

@@ -86,11 +86,7 @@ class Answers:
         return self._answer(fact, About())
 
     def about(
-        self,
-        user: User | None,
-        *,
-        really: bool,
-        message: Message | None = None,
+        self, user: User | None, *, really: bool, message: Message | None = None
     ) -> Callable[[Fact], Answer]:
         """What answers facts about the mail of a user; `really`: programs run."""
         about = About(user, really, message)

@@ -351,6 +351,6 @@ class Config:
     def has_uids(self) -> bool:
         """May a source say as whom mail is written?"""
         return any(
-            not isinstance(source, Static | Folders) or (isinstance(source, Static) and source.uid)
+            source.uid if isinstance(source, Static) else not isinstance(source, Folders)
             for source in self.users
         )

@@ -5,7 +5,6 @@ Nothing happens here: `mdaflow test` goes as far as this, a delivery goes on in 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -16,12 +15,14 @@ from mdaflow.engine.context import Ask, Settings
 from mdaflow.engine.plan import Action, EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail, from_oserror
+from mdaflow.files import exists
 from mdaflow.mail.address import split_local
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
+from .homes import is_foreign
 from .personal_lists import personal_stage
 
 log = logging.getLogger("mdaflow")
@@ -72,7 +73,7 @@ def stages_for(
     version of a file is told.
     """
     own: Iterable[Stage | None] = ()
-    if user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid):
+    if is_foreign(user):
         log.warning("<%s>: the home belongs to somebody else, so no rules are run", user.address)
     else:
         rules = os.path.join(user.home, rules_of(site, user))
@@ -94,21 +95,14 @@ def forward_stage(
         return None
     path = os.path.join(user.home, name)
     _, detail = split_local(recipient.rpartition("@")[0], delimiters)
-    special = bool(_FILE_NAME.fullmatch(detail)) and _is_there(f"{path}+{detail}")
+    try:
+        special = bool(_FILE_NAME.fullmatch(detail)) and exists(f"{path}+{detail}")
+    except OSError as error:
+        raise from_oserror(error) from error
     if special:
         path = f"{path}+{detail}"
     about = {"whose": user.address, "delimiters": delimiters}
     return site.forwards.stage(path, tell, home=user.home, kept=not special, **about)
-
-
-def _is_there(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return False
-        raise from_oserror(error) from error
-    return True
 
 
 def rules_of(site: Site, user: User) -> str:

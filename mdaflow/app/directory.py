@@ -18,6 +18,7 @@ from mdaflow.route.tables import Table
 from mdaflow.route.tables import Tables as Files
 from mdaflow.route.users import Users
 
+from . import sources
 from .config import Config
 from .privileges import uid_of
 
@@ -70,6 +71,14 @@ def open_directory(
         config.postmaster,
     )
     return Directory(router, _access(config), _senders(config, router))
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for a file of users, aliases, access or keys that is not there, or has
+    anything wrong in it."""
+    problems = sources.wrong(config) + wrong(config)
+    if problems:
+        raise ConfigError(tuple(problems))
 
 
 def wrong(config: Config) -> list[str]:

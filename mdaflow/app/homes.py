@@ -1,8 +1,8 @@
-"""The homes of users who have none yet: made when their first mail comes.
+"""The homes of users: whose they are, and how they are made when the first mail comes.
 
-Only below a folder in which there is something: an empty one may be the mount point of a disk that
-is away. For a home that a source names itself that is the nearest folder that is there. Users with
-a uid of their own have a home already, or their mail waits.
+They are made only below a folder in which there is something: an empty one may be the mount point
+of a disk that is away. For a home that a source names itself that is the nearest folder that is
+there. Users with a uid of their own have a home already, or their mail waits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ import os
 from mdaflow.deliver.mailbox import enter
 from mdaflow.errors import INTERNAL, TempFail, from_oserror
 from mdaflow.route.users import User, has_entries
+
+
+def is_foreign(user: User) -> bool:
+    """Does the home of an account belong to somebody else? Then nothing in it is the user's. Raises
+    OSError."""
+    return user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid)
 
 
 def make_home(user: User) -> None:

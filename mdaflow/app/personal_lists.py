@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from mdaflow.engine.match import address_keys
 from mdaflow.engine.run import Stage
 from mdaflow.errors import from_oserror
-from mdaflow.files import Cache, Made, Reading
+from mdaflow.files import Cache, Made, Reading, exists
 from mdaflow.lang import ir
 from mdaflow.lang.source import Span
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
+from .homes import is_foreign
 from .lists import parse_list
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class PersonalLists:
         """
         paths = [os.path.join(user.home, self._folder, name) for name in ("allow", "block")]
         try:
-            if not any(list(map(_is_there, paths))) or _is_foreign(user):
+            if not any(list(map(exists, paths))) or is_foreign(user):
                 return None
             return self._kept.get(user.home, lambda: _read(paths, user.home, tell))
         except OSError as error:
@@ -94,19 +95,6 @@ def personal_stage(
     """
     lists = site.answers.personal.get(user, tell)
     return lists and lists.stage
-
-
-def _is_there(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _is_foreign(user: User) -> bool:
-    """Does the home belong to somebody else? Then nothing in it is the user's."""
-    return user.account is not None and os.stat(user.home).st_uid not in (0, user.account.uid)
 
 
 def _read(paths: list[str], home: str, tell: Callable[[str], object]) -> Made[Lists]:

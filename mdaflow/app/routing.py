@@ -55,19 +55,16 @@ def route(
 
     `steps` gets what was asked and answered. `quick`: one who can have it is enough.
     """
+    verdict = None
     try:
         verdict = _verdict(site, recipient, sender, client, steps)
         found = _decided(site, recipient, verdict)
     except TempFail as error:
-        verdict, found = (
-            None,
-            Destination("refused", recipient, status=error.status, why=str(error)),
-        )
+        found = Destination("refused", recipient, status=error.status, why=str(error))
     if found is None:
-        allowed = verdict is not None and verdict.allowed
         bounce = quick or not sender  # Postfix asks who can have mail with a sender of its own
-        found_there = site.router.resolve(recipient, steps, bounce=bounce, quick=quick)
-        return Routed(found_there, allowed)
+        way = site.router.resolve(recipient, steps, bounce=bounce, quick=quick)
+        return Routed(way, verdict is not None and verdict.allowed)
     if steps is not None:
         steps.append(Step(f"=> {found}", found.why, found.where, []))
     return Routed((found,))

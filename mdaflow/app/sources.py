@@ -105,17 +105,9 @@ def places(source: Source) -> Iterator[str]:
 # --- what is wrong with them -------------------------------------------------------------------
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError for a file of users, of aliases or of access that is not there, or has
-    anything wrong in it."""
-    from .directory import wrong
-
-    problems = [
-        problem for number in range(len(config.users)) for problem in _wrong(number, config)
-    ]
-    problems += wrong(config)
-    if problems:
-        raise ConfigError(tuple(problems))
+def wrong(config: Config) -> list[str]:
+    """What is wrong in files of users. Raises ConfigError for what cannot even be opened."""
+    return [problem for number in range(len(config.users)) for problem in _wrong(number, config)]
 
 
 def examine(config: Config) -> tuple[list[str], list[str]]:

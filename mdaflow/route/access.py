@@ -20,8 +20,9 @@ The first question that is refused or discarded decides. So an OK is never more 
 its own question: `To:abuse@ OK` takes that recipient out of `To:example.org REJECT`, and no spam
 filter stands in its way, but a client or a sender that is refused cannot write to it either.
 
-Nothing is decoded or merged (P49) but the case and the spelling of an IP address in brackets: a
-quoted local part is another one, and a domain is spelled as in the envelope (U-labels or A-labels).
+Nothing is decoded or merged (P49) but case, quotes that a local part need not have, as for aliases,
+and the spelling of an IP address in brackets: a domain is spelled as in the envelope (U-labels or
+A-labels).
 No I/O but that of tables.py.
 """
 
@@ -66,7 +67,7 @@ class Verdict(NamedTuple):
     where: str
     """`file:line` of the key."""
     allowed: bool = False
-    """It is no spam, whatever scanners would say."""
+    """It is no spam, whatever scanners would say: some question was answered by OK."""
 
     @property
     def stops(self) -> bool:
@@ -101,8 +102,8 @@ class Access:
     ) -> Verdict | None:
         """What is known of a message; None when that is nothing. Takes any text for an address.
 
-        `asked` gets every key that was asked, in order. Raises TempFail only when one of `tables`
-        could never be read, so never after they were loaded.
+        `asked` gets every key that was asked, in order. Raises TempFail when one of `tables` could
+        never be read.
         """
         files = [table.get() for table in self.tables]
         found: list[Verdict] = []
@@ -110,11 +111,8 @@ class Access:
             if verdict is not None and verdict.stops:
                 return verdict
             found += [verdict] if verdict is not None else []
-        allowed = any(verdict.action == "OK" for verdict in found)
-        best = min(
-            found, key=lambda verdict: (not verdict.relays, not verdict.allowed), default=None
-        )
-        return best and best._replace(allowed=allowed)
+        best = min(found, key=lambda v: (not v.relays, v.action != "OK"), default=None)
+        return best and best._replace(allowed=any(v.action == "OK" for v in found))
 
     def _questions(
         self,
@@ -146,7 +144,7 @@ def _find(
                 found = _asked(file, tag, key, entry)
                 if action == "SKIP":
                     return None
-                return Verdict(action, status, found.key, found.where, action == "OK")
+                return Verdict(action, status, found.key, found.where)
     return None
 
 

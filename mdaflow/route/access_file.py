@@ -105,11 +105,7 @@ def parse_key(text: str) -> tuple[str, Key]:
         if found:
             if tag not in tags:
                 raise ValueError(f"{key} cannot stand behind {tag}:")
-            made = make(key)
-            if isinstance(made, str) and made[:1] == '"':  # as the aliases take it, too
-                local, at, domain = made.rpartition("@")
-                made = f"{bare(local)}{at}{domain}"
-            return tag, made
+            return tag, make(key)
     raise ValueError(f"'{text}' is no address, domain or network")
 
 
@@ -135,7 +131,7 @@ def spelled(address: bytes) -> str:
 
 def _address(key: str) -> Key:
     local, _, domain = key.rpartition("@")
-    return f"{local}@{literal(domain)}"
+    return f"{bare(local)}@{literal(domain)}"
 
 
 def _octets(key: str) -> Key:

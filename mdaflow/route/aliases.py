@@ -295,16 +295,16 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     begun, parts = 0, [""]
     for number, found in enumerate(_LINE.finditer(text), 1):  # a list of all would stay in memory
         line = found[0]
-        bare = line.strip()
-        if not bare or bare[0] == "#":
+        said = line.strip()
+        if not said or said[0] == "#":
             continue
         if line[0] in " \t" and begun:
             parts += [""] * (number - begun - len(parts))  # so that lines can be counted
-            parts.append(bare)
+            parts.append(said)
             continue
         if begun:
             yield begun, "\n".join(parts)
-        begun, parts = number, [bare]
+        begun, parts = number, [said]
     if begun:
         yield begun, "\n".join(parts)
 

@@ -18,7 +18,8 @@ class Destination:
     """Where a message ends, as far as routing can tell."""
 
     kind: str
-    """`user`, `address`, `relay`, `program`, `file`, `nothing` or `refused`."""
+    """`user`, `address`, `relay`, `program`, `file`, `nothing` or `refused`; `unknown` where nobody
+    has looked to the end."""
     name: str
     """The address, with its detail; a command, a path; empty for nothing."""
     user: User | None = None
@@ -37,8 +38,10 @@ class Destination:
         """What makes it one destination, however it was reached."""
         if self.user is not None:  # by whatever spelling
             return f"user {self.name.lower()}"
+        if self.kind not in ("address", "relay"):
+            return f"{self.kind} {self.name}"
         local, at, domain = self.name.rpartition("@")
-        return f"{self.kind} {local}{at}{domain.lower() if at else domain}"
+        return f"{self.kind} {local}{at}{domain.lower()}"
 
     def __str__(self) -> str:
         if self.status is not None:

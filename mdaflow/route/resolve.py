@@ -170,7 +170,8 @@ class _Walk:
         self.origin = self.recipient.rpartition("@")[2]
         self.waiting: deque[tuple[str, _Place]] = deque([(self.recipient, _Place(steps=steps))])
         self.found: dict[str, Destination] = {}
-        self.named: set[tuple[str, bool, str | None, str, str]] = set()
+        self.listed: set[tuple[object, ...]] = set()
+        """What was met already, with all that it depends on."""
         self.expanded: set[tuple[str, str, str, str | None]] = set()
         self.met = 0
 
@@ -350,9 +351,9 @@ class _Walk:
         self.met += 1
         if self.met > 10 * MAX_TARGETS:
             raise _TooMany
-        said = name, at.plain, at.sender, at.domain, at.parent
-        if at.steps is not None or said not in self.named:
-            self.named.add(said)
+        said = _said(name, at)
+        if at.steps is not None or said not in self.listed:
+            self.listed.add(said)
             self.waiting.append((name, at))
 
     def _include(self, target: Target, at: _Place) -> None:
@@ -369,8 +370,8 @@ class _Walk:
         except TempFail as error:
             self._refuse(path, error.status, str(error), at)
             return
-        said = at.sender, at.domain, at.parent
-        more = sum((m.value, m.kind == "user", *said) not in self.named for m in found)
+        places = {"user": at._replace(plain=True)}
+        more = sum(_said(m.value, places.get(m.kind, at)) not in self.listed for m in found)
         if len(self.found) + len(self.waiting) + more > MAX_TARGETS:
             self._refuse(path, TOO_MANY, f"{len(found):,} members are too many here", at)
             return
@@ -430,6 +431,11 @@ _KINDS: dict[str, Callable[[_Walk, Target, _Place], None]] = {
     "defer": _Walk._say_no,
 }
 """The kind of a target -> where it leads."""
+
+
+def _said(name: str, at: _Place) -> tuple[object, ...]:
+    """A name that was met, with all that its meaning depends on."""
+    return name, at.plain, at.sender, at.domain, at.parent
 
 
 def _with_detail(address: str, detail: str) -> str:

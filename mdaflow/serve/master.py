@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..app import mailspool, privileges, sources
+from ..app import directory, mailspool, privileges
 from ..app.config import Config
 from ..app.log import report
 from ..errors import ConfigError
@@ -295,7 +295,7 @@ def _set_up(config: Config, had: sockets.Listeners, forks: Forks) -> Setup:
     context = tls.context(config.lmtp)
     if config.has_accounts:
         mailspool.check(config)
-    sources.check(config)
+    directory.check(config)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
     setup = Setup(config, passed or sockets.open_all(config.lmtp, had), context)
     if not (config.has_accounts or (config.has_uids and os.geteuid() == 0)):

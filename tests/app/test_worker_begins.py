@@ -9,9 +9,9 @@ import pytest
 
 from mdaflow.app.build import open_site
 from mdaflow.app.config import Config, Folders
+from mdaflow.app.directory import check
 from mdaflow.app.inflight import InFlight
 from mdaflow.app.pipeline import Courier
-from mdaflow.app.sources import check
 from mdaflow.errors import ConfigError
 
 

@@ -286,13 +286,14 @@ def test_one_destination() -> None:
     """What is one destination, and what only looks alike."""
     table = aliases(
         "all: Bob, bob, gro\u00df@r.example, gross@r.example, x@R.example, x@r.example\n"
-        'p: "|tee P", "|tee p"'
+        'p: "|tee P", "|tee p"\nq: "|tee a@X", "|tee a@x"'
     )
     assert sorted(way(router(table), "all")) == [
         *("address gross@r.example", "address gro\u00df@r.example", "address x@R.example"),
         "user Bob@example.org",
     ]
     assert way(router(table), "p") == ["program tee P", "program tee p"]
+    assert way(router(table), "q") == ["program tee a@X", "program tee a@x"]
 
 
 def test_empty_group() -> None:
