@@ -8,28 +8,25 @@ asks the store. So nothing of this costs anything where nothing has failed.
 
 A message may also come again while it is still on its way: a peer that was killed knows nothing of
 its first try, and a list of thousands takes longer than the peer to begin anew. So who delivers to
-many takes a lock of the message: a byte of a file, which goes with its process.
+many is alone at the message (underway.py).
 
-What the store does not know is done again: two copies are better than none. Known limit: machines
-with one store do not see each other's locks.
+What the store does not know is done again: two copies are better than none.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import struct
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.raw import digest
 
+from . import underway
 from .job import Job, Means
 
 KEEP = 86_400.0
@@ -40,9 +37,6 @@ SLOW = "slow "
 _ALL = "all of it"  # neither an action, which has its number first, nor an address
 _LAST = "unconfirmed"  # the file: nothing is in it, its time is what it says
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_LOCKS = "underway"  # the file whose bytes are locks; nothing is in it either
-_FLOCK = struct.Struct("hhqqi0q")  # struct flock: type, whence, start, length, pid (0: required)
-_digests: WeakKeyDictionary[Message, str] = WeakKeyDictionary()  # a message may be for many
 
 log = logging.getLogger("mdaflow")
 
@@ -83,35 +77,9 @@ def write_all_done(means: Means, message: Message, envelope: Envelope) -> None:
         log.warning("%s/%s: %s", means.state, _LAST, error.strerror)
 
 
-@contextmanager
-def alone(means: Means, message: Message, envelope: Envelope) -> Iterator[bool]:
+def alone(means: Means, message: Message, envelope: Envelope) -> AbstractContextManager[bool]:
     """Open while a message is delivered; False when another thread or process is at it."""
-    file = _open_locks(means)
-    try:
-        yield file < 0 or _lock(file, int(_key(message, envelope).split()[1][:15], 16))
-    finally:
-        if file >= 0:
-            os.close(file)
-
-
-def _open_locks(means: Means) -> int:
-    """The file of the locks; -1 when it cannot be had."""
-    try:
-        return os.open(f"{means.state}/{_LOCKS}", _OPEN, 0o600)
-    except OSError as error:
-        log.warning("%s/%s: %s", means.state, _LOCKS, error.strerror)
-        return -1
-
-
-def _lock(file: int, at: int) -> bool:
-    said = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
-    try:
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, said)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # no locks there
-        log.warning("%s: %s", _LOCKS, error.strerror)
-    return True
+    return underway.alone(means.state, _key(message, envelope))
 
 
 def _get(means: Means, message: Message, envelope: Envelope) -> frozenset[str]:
@@ -137,9 +105,6 @@ def _put(means: Means, message: Message, envelope: Envelope, done: Collection[st
 def _key(message: Message, envelope: Envelope) -> str:
     """The message as it came, its sender and its final recipient; and its queue id and client,
     where the MTA tells them: a retry has the same, the same words sent anew have not."""
-    whole = _digests.get(message)
-    if whole is None:
-        whole = _digests[message] = digest((message.raw,))
     e = envelope
-    about = f"{whole}\0{e.sender}\0{e.recipient}\0{e.queue_id}\0{e.client.ip}"
+    about = f"{message.digest}\0{e.sender}\0{e.recipient}\0{e.queue_id}\0{e.client.ip}"
     return f"done {digest((about.encode('utf-8', 'replace'),))}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from . import header
 from .address import MAX_ADDRESSES, Address, parse_addresses
 from .header import decoded, undecoded
-from .raw import Raw, cut, let_go, slices
+from .raw import Raw, cut, digest, let_go, slices
 
 if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
     from .mime import Part
@@ -65,6 +65,11 @@ class Message:
     def size(self) -> int:
         """Bytes."""
         return len(self.raw)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the message as it came, in hexadecimal."""
+        return digest([self.raw])
 
     @cached_property
     def lines(self) -> int:

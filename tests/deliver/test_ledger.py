@@ -28,6 +28,8 @@ from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.errors import INTERNAL, PermFail, TempFail
 from mdaflow.mail.envelope import Client, Envelope
+from mdaflow.mail import message as message_module
+from mdaflow.mail import raw
 from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 from mdaflow.store.sqlite import SqliteStore
@@ -430,13 +432,13 @@ def test_all_done_costs_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -
 def test_all_done_is_hashed_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message for many is read once."""
     read: list[int] = []
-    real = ledger.digest
+    real = raw.digest
 
-    def digest(chunks: tuple[bytes, ...]) -> str:
+    def digest(chunks: list[bytes]) -> str:
         read.append(sum(map(len, chunks)))
         return real(chunks)
 
-    monkeypatch.setattr(ledger, "digest", digest)
+    monkeypatch.setattr(message_module, "digest", digest)
     message = Message(b"x" * 5000)
     for number in range(5):
         ledger.write_all_done(place.means, message, Envelope(ANN, f"u{number}@x"))
