@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
@@ -19,8 +20,10 @@ from mdaflow.mail.raw import digest
 from mdaflow.route.users import User
 from mdaflow.store import Store
 
+from . import verdicts
 from .lists import ListFiles
 from .personal_lists import PersonalLists
+from .scanning import Scanning
 
 if TYPE_CHECKING:  # a dry run starts no program
     from mdaflow.deliver.program import Ended
@@ -33,8 +36,8 @@ EX_TEMPFAIL = 75
 SEEN = 7 * 86_400.0
 """Seconds for which a message is known that was here."""
 
-FAR = frozenset({"duplicate", "remembered"})
-"""The facts that are about the store of the site."""
+FAR = frozenset({"duplicate", "remembered", *verdicts.SHARED})
+"""The facts that take the store of the site, or its scanners."""
 
 Answer = Sequence[Any] | None
 
@@ -43,6 +46,8 @@ NO_SPAM: dict[str, Answer] = {
     "spam.score": [0.0],
     "spam.bayes": [0.0],
     "spam.symbols": [],
+    "spam.status": ["No, allowed"],
+    "spam.unscanned": [False],
 }
 """What scanners would say of a message that is allowed: nobody asks them."""
 
@@ -57,7 +62,8 @@ class Far(Protocol):
         """The message is known from now on."""
 
 
-class About(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class About:
     """Whose mail it is that is asked about."""
 
     user: User | None = None
@@ -65,16 +71,30 @@ class About(NamedTuple):
     """It is delivered: programs run."""
     message: Message | None = None
     """As it came, whatever rules have done to it since."""
+    spared: bool = False
+    """It has stopped workers: nothing of it is taken apart here."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What scanners have said of it already."""
 
 
 class Answers:
     """Answers the facts of one site; `delimiters` divide user and detail of a local part.
 
-    `rules` is the path of a user's rules, beside which are lists of the user's own.
+    `rules` is the path of a user's rules, beside which are lists of the user's own; `required` is
+    the score from which on a message is spam.
     """
 
-    def __init__(self, store: Store, delimiters: str = "+", rules: str = ".mdaflow/rules") -> None:
+    def __init__(
+        self,
+        store: Store,
+        delimiters: str = "+",
+        rules: str = ".mdaflow/rules",
+        scanning: Scanning | None = None,
+        required: float = 5.0,
+    ) -> None:
         self.store = store
+        self.scanning = scanning or Scanning()
+        self.required: float = required
         self.delimiters = delimiters
         self.lists = ListFiles()
         self.personal = PersonalLists(rules)
@@ -83,16 +103,23 @@ class Answers:
 
     def __call__(self, fact: Fact) -> Answer:
         """The answer without a recipient's mailbox, and without running programs."""
-        return self._answer(fact, About())
+        return self.answer(fact, About())
 
     def about(
-        self, user: User | None, *, really: bool, message: Message | None = None
+        self,
+        user: User | None,
+        *,
+        really: bool,
+        message: Message | None = None,
+        spared: bool = False,
     ) -> Callable[[Fact], Answer]:
-        """What answers facts about the mail of a user; `really`: programs run."""
-        about = About(user, really, message)
-        return lambda fact: self._answer(fact, about)
+        """What answers facts about the mail of a user; `really`: programs run, and a scanner that
+        is down puts mail off."""
+        about = About(user, really, message, spared)
+        return lambda fact: self.answer(fact, about)
 
-    def _answer(self, fact: Fact, about: About) -> Answer:
+    def answer(self, fact: Fact, about: About) -> Answer:
+        """The answer to a fact about somebody's mail; None is unknown. Raises TempFail."""
         if self.far is not None and fact.name in FAR:
             return self.far.fact(fact)
         if fact.name in NO_SPAM and self.is_allowed(fact, about):
@@ -242,6 +269,7 @@ _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "command": _command,
     "filter": _filter,
     "known_sender": _known_sender,
+    **verdicts.PROVIDERS,
 }
 PROVIDED = frozenset(_PROVIDERS)
 """The facts that somebody answers."""

@@ -22,10 +22,13 @@ from mdaflow.route.resolve import Router
 from mdaflow.route.users import User, Users
 from mdaflow.store import Store
 
+from . import guard
 from .answers import Answers
 from .config import Config
 from .directory import Directory, open_directory
 from .rulebook import UserRules, powers_of_users, site_program
+from .scanners import open_scanners
+from .scanning import Scanning
 from .sources import open_source
 
 if TYPE_CHECKING:
@@ -45,9 +48,9 @@ rule "detail" when not envelope.to.detail is "" {
 """What `detail_folders` does, in our own words."""
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
-STAYS = ("done ", "seen ", "rules ", "of ")
+STAYS = ("done ", "seen ", "rules ", "scan ", "of ")
 """How keys begin that no other machine is asked for: what was done with a message, whether it was
-here (P43); the last good rules; what the processes of accounts keep."""
+here (P43); the last good rules; what scanners say; what the processes of accounts keep."""
 
 MAX_FORWARD = 64 << 10
 """Bytes of a `.forward` with all that it includes."""
@@ -62,6 +65,8 @@ class Site:
     hostname: str
     before: tuple[Stage, ...]
     after: tuple[Stage, ...]
+    spared: tuple[Stage, ...]
+    """What is run on a message that has stopped workers."""
     rules: UserRules
     forwards: UserRules
     """The `.forward` files of users."""
@@ -143,15 +148,15 @@ def open_site(
     kept = store is None
     if store is None:
         store = _store(config, config.state)
-    delimiters, limits = config.recipient_delimiter, _limits(config)
+    limits = _limits(config)
     hostname = config.hostname or os.uname().nodename
-    before, after = (
-        site_program(folder, limits) for folder in (config.rules.before, config.rules.after)
-    )
+    spared = guard.viruses(config)
+    before = (spared, guard.tags(config), site_program(config.rules.before, limits))
+    after = (guard.junk(config), site_program(config.rules.after, limits))
     powers = powers_of_users(config.rules.grant, config.rules.deny)
     key = _key(config.state) if kept else b""
     users = tuple(open_source(number, config) for number in range(len(config.users)))
-    directory = open_directory(config, hostname, users, _aliases(before, after))
+    directory = open_directory(config, hostname, users, _aliases(*before, *after))
     if kept and inflight is None:
         directory.load()
     elif kept:  # a worker: the master has looked at them, and one that comes later has to serve
@@ -159,17 +164,21 @@ def open_site(
             directory.load()
     if directory.senders is not None and inflight is not None:  # a server refuses to begin (P51)
         directory.senders.load()
+    answers = _answers(config, store, config.state if kept else "", inflight)
+    if kept:
+        answers.scanning.load()
     return Site(
         config,
         hostname,
-        _stages(before),
-        (*_stages(after), *_detail_folders(config)),
+        _stages(*before),
+        (*_stages(*after), *_detail_folders(config)),
+        _stages(spared),
         UserRules(store, powers, limits),
         _forwards(store, powers, limits),
         directory,
-        Answers(store, delimiters, config.rules.user),
+        answers,
         _settings(config, limits),
-        frozenset(_actions(before, after)),
+        frozenset(_actions(*before, *after)),
         key,
         inflight,
         identities,
@@ -195,7 +204,7 @@ def with_store(site: Site, state: str) -> Site:
         config=replace(config, state=state),
         rules=UserRules(store, site.rules.powers, _limits(config)),
         forwards=_forwards(store, site.rules.powers, _limits(config)),
-        answers=Answers(store, config.recipient_delimiter, config.rules.user),
+        answers=_answers(config, store, state),
         key=_key(state),
     )
 
@@ -217,8 +226,15 @@ def _store(config: Config, state: str) -> Store:
     return Shared(RedisStore(config.store), near, lambda key: key.startswith(STAYS))
 
 
-def _stages(program: ir.Program | None) -> tuple[Stage, ...]:
-    return () if program is None else (Stage(program, "site"),)
+def _answers(config: Config, store: Store, state: str, inflight: InFlight | None = None) -> Answers:
+    """Who answers what rules ask. Without `state` nothing is kept of what scanners say."""
+    scanning = Scanning(lambda: open_scanners(config), store if state else None, state, inflight)
+    delimiters, required = config.recipient_delimiter, config.spam.required
+    return Answers(store, delimiters, config.rules.user, scanning, required)
+
+
+def _stages(*programs: ir.Program | None) -> tuple[Stage, ...]:
+    return tuple(Stage(program, "site") for program in programs if program is not None)
 
 
 def _forwards(store: Store, powers: Collection[str], limits: Limits) -> UserRules:
@@ -268,7 +284,7 @@ def _settings(config: Config, limits: Limits) -> Settings:
 
         zone = ZoneInfo(config.timezone)
     trusted, delimiters = config.trusted_authserv_ids, config.recipient_delimiter
-    return Settings(delimiters, zone, trusted, (), config.spam_score, limits)
+    return Settings(delimiters, zone, trusted, (), config.spam.required, limits)
 
 
 def _key(state: str) -> bytes:

@@ -21,7 +21,7 @@ from mdaflow.mail.message import Message
 from mdaflow.route.users import User
 
 from .build import Site
-from .decide import SPARED, decide, stages_for
+from .decide import decide, decide_spared, stages_for
 from .failure import failed
 from .homes import make_home
 from .notices import Notices
@@ -60,7 +60,7 @@ def carry_out(
         notice = Notices(site, user)
         with site.noted(message, envelope) as spare:
             if spare:
-                decided = SPARED
+                decided = decide_spared(site, message, envelope, user)
             else:
                 if programs is None:
                     programs = stages_for(site, user, notice.tell, envelope.recipient)

@@ -200,6 +200,119 @@ class Static(Profile):
 Source = Annotated[Folders | System | Passwd | Sql | Static, Is("source")]
 
 
+OnError = Literal["defer", "deliver-tagged", "quarantine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clamd:
+    """A scanner: clamd of ClamAV, which looks for viruses."""
+
+    __pydantic_config__ = _STRICT
+
+    clamd: Annotated[tuple[Annotated[str, Is("server")], ...], Is("some")]
+    """`unix:/path` or `host:port`; the next one is asked when one cannot say."""
+    parts: Literal["ambiguous", "always", "never"] = "ambiguous"
+    """When it gets the decoded parts, too: of mail that readers could take apart differently, of
+    all, of none."""
+    max_size: Size = 25 << 20
+    """Larger messages count as not scanned; `StreamMaxLength` of clamd, or less."""
+    timeout: Seconds = 30.0
+    """Seconds for one message."""
+    on_error: OnError = "defer"
+    """What becomes of mail that it could not scan: it is put off, delivered with a field that says
+    so, or quarantined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spamd:
+    """A scanner: spamd of SpamAssassin."""
+
+    __pydantic_config__ = _STRICT
+
+    spamd: Annotated[tuple[Annotated[str, Is("server")], ...], Is("some")]
+    """As of `clamd`."""
+    user: Annotated[str, Is("spamd_user")] = ""
+    """Whose settings it shall use: a name, or `recipient` for the address of each recipient, for
+    whom it is then asked anew."""
+    weight: float = 1.0
+    """What its score counts, in ours."""
+    max_size: Size = 512 << 10
+    """Larger messages are not sent to it."""
+    timeout: Seconds = 30.0
+    """Seconds for one message."""
+    on_error: OnError = "deliver-tagged"
+    """As of `clamd`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rspamd:
+    """A scanner: rspamd."""
+
+    __pydantic_config__ = _STRICT
+
+    rspamd: Annotated[tuple[Annotated[str, Is("url")], ...], Is("some")]
+    """`http://host:port` or `unix:/path`; the next one is asked when one cannot say."""
+    password: Annotated[str, Is("file")] = ""
+    """A file with its password."""
+    weight: float = 1.0
+    """What its score counts, in ours."""
+    max_size: Size = 10 << 20
+    """Larger messages are not sent to it."""
+    timeout: Seconds = 30.0
+    """Seconds for one message."""
+    on_error: OnError = "deliver-tagged"
+    """As of `clamd`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A scanner of another Python package, which names it in the group `mdaflow.scanners`."""
+
+    __pydantic_config__ = _STRICT
+
+    package: Annotated[str, Is("word")]
+    """Its name."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What it shall know."""
+    looks_for: tuple[Literal["virus", "spam"], ...] = ()
+    """What it is asked about, besides `finding`."""
+    timeout: Seconds = 30.0
+    """Seconds for one message."""
+    on_error: OnError = "defer"
+    """As of `clamd`."""
+
+
+Scanner = Annotated[Clamd | Spamd | Rspamd | Package, Is("scanner")]
+
+
+@dataclass(frozen=True, slots=True)
+class Virus:
+    """What becomes of viruses."""
+
+    __pydantic_config__ = _STRICT
+
+    found: Literal["quarantine", "nothing"] = "quarantine"
+    """Whether a virus goes to the quarantine before any rule; `nothing` leaves that to rules."""
+    tag: bool = False
+    """Add `X-Virus-Status`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spam:
+    """Spam: from when on mail is some, and what is done with it."""
+
+    __pydantic_config__ = _STRICT
+
+    required: float = 5.0
+    """The `spam.score` from which on a message is `spam`."""
+    folder: Annotated[str, Is("folder_name")] = ""
+    """Where spam goes that rules left to the inbox, such as `Junk`; empty for the inbox."""
+    tags: tuple[Literal["X-Spam-Flag", "X-Spam-Score", "X-Spam-Level", "X-Spam-Status"], ...] = ()
+    """Fields to add to all mail."""
+    subject: Annotated[str, Is("line")] = ""
+    """What is put before the subject of spam, such as `[SPAM]`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the rules of the site and of users may be and do, each program for itself."""
@@ -338,8 +451,10 @@ class Config:
     """The zone of dates in rules, e.g. `Europe/Vienna`; empty is the machine's."""
     trusted_authserv_ids: tuple[Annotated[str, Is("hostname")], ...] = ()
     """Whose Authentication-Results fields rules believe (RFC 8601): those of our own MTA."""
-    spam_score: float = 5.0
-    """The `spam.score` from which on a message is `spam`."""
+    scanners: tuple[Scanner, ...] = ()
+    """Who looks into messages, besides ourselves."""
+    virus: Virus = field(default_factory=Virus)
+    spam: Spam = field(default_factory=Spam)
     log: Log = field(default_factory=Log)
 
     @property

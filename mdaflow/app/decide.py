@@ -9,10 +9,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mdaflow.engine.context import Ask, Settings
-from mdaflow.engine.plan import Action, EvaluationError, Plan
+from mdaflow.engine.plan import EvaluationError, Plan
 from mdaflow.engine.run import Stage, run
 from mdaflow.errors import INTERNAL, UNKNOWN_USER, PermFail, TempFail, from_oserror
 from mdaflow.files import exists
@@ -29,12 +30,8 @@ log = logging.getLogger("mdaflow")
 _FILE_NAME = re.compile(r"[\w=@-][\w.+=@-]{0,100}")
 """What a sender may make a part of the name of a file."""
 
-SPARED = Plan(
-    (Action("keep", owner="site"),),
-    implicit_keep=True,
-    errors=("this message has stopped mdaflow twice, so no rule was run on it",),
-)
-"""What becomes of a message that may stop mdaflow once more: nobody's rules see it."""
+SPARED = "this message has stopped mdaflow twice, so no rule was run on it"
+"""What users are told of a message that may stop mdaflow once more."""
 
 
 def sender_of(message: Message, nobody: str = "") -> str:
@@ -140,6 +137,14 @@ def decide(
         )
     except EvaluationError as error:
         raise TempFail(INTERNAL, str(error)) from error
+
+
+def decide_spared(site: Site, message: Message, envelope: Envelope, user: User) -> Plan:
+    """The plan for a message that may stop mdaflow once more: nobody's rules see it, and nothing of
+    it is taken apart here; only who looks for viruses elsewhere gets it. Raises TempFail."""
+    ask = site.answers.about(user, really=True, message=message, spared=True)
+    stages = list(site.spared)
+    return replace(decide(site, stages, message, envelope, user=user, ask=ask), errors=(SPARED,))
 
 
 def _settings(site: Site, user: User | None) -> Settings:

@@ -8,6 +8,8 @@ back: others were to blame. Only a run for the recipient who was struck can: a m
 by the rules of one of its recipients. The worker's event loop also counts beats here, so that
 the master sees a worker that hangs.
 
+A thread is at one thing at a time: while a scanner looks, it is not at the rules that have asked.
+
 The memory is anonymous and shared (mmap(2)), made by the master before it forks. Nobody waits
 for a lock: a row has one writer, and the master reads the rows of the dead only. Of strikes the
 master is the writer, and workers set a count to none, one byte: at worst a strike that is taken
@@ -24,6 +26,7 @@ of its rules is not noted. A new master knows of no strikes.
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +44,9 @@ MAX_STRUCK = 4096
 """Messages with strikes that are remembered; the oldest go first."""
 DAY = 86_400.0
 """Seconds after which a strike is forgotten."""
+
+DEPTH = 2
+"""What a thread can be at, one in another: rules, and a scanner that they ask."""
 
 HEAD = 64 << 10
 TAIL = 4 << 10
@@ -127,7 +133,7 @@ class Strikes:
 
 
 class InFlight:
-    """What one worker is at: a row for each of its threads, and the beats of its event loop."""
+    """What one worker is at: rows for each of its threads, and the beats of its event loop."""
 
     _HEAD = 16
     _ROW = _HEAD + ABOUT + HEAD + TAIL
@@ -136,7 +142,9 @@ class InFlight:
 
     def __init__(self, threads: int, strikes: Strikes) -> None:
         self._strikes = strikes
-        self._shared = mmap(-1, _FIRST + threads * self._ROW)
+        self._thread = threading.local()
+        """`at` is the row that the thread has filled last; 0 for none."""
+        self._shared = mmap(-1, _FIRST + DEPTH * threads * self._ROW)
         self._beats = memoryview(self._shared).cast("Q")
         self._rows = range(_FIRST, len(self._shared), self._ROW)
         self._free = list(self._rows)
@@ -158,13 +166,20 @@ class InFlight:
             yield True
             return
         whose = hash(envelope.recipient)  # the same in all workers of a master: they are forks
+        outer = getattr(self._thread, "at", 0) if what != RULES else 0
         at = self._fill(known, what, whose)
+        if at and outer:
+            self._shared[outer] = 0
+        self._thread.at = at or outer
         try:
             yield False
         finally:
+            self._thread.at = outer
             if at:
                 self._shared[at] = 0
                 self._free.append(at)
+            if at and outer:
+                self._shared[outer] = 1
             self._strikes.take_back(known, what, whose)
 
     def _fill(self, known: bytes, what: int, whose: int) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .config import Folders, Passwd, Sql, Static, System
+from .config import Clamd, Folders, Package, Passwd, Rspamd, Spamd, Sql, Static, System
 
 
 class Kind(NamedTuple):
@@ -36,9 +36,10 @@ def checked(word: str, inner: Any) -> Any:
         return core_schema.tagged_union_schema(
             choices, lambda value: f"{TAG}word" if value == "system" else f"{TAG}list"
         )
-    if word == "source":
+    if word in ONE_OF:
+        classes = ONE_OF[word]
         return core_schema.tagged_union_schema(
-            dict(zip(SOURCES, inner["choices"], strict=True)), _tag_of_source
+            dict(zip(classes, inner["choices"], strict=True)), lambda value: _tag(classes, value)
         )
     kind = KINDS[word]
 
@@ -58,19 +59,28 @@ def checked(word: str, inner: Any) -> Any:
 
 TAG = "="
 """What is not written in the file: which of several forms pydantic took a value for."""
-SOURCES: dict[str, type] = {
-    f"{TAG}folders": Folders,
-    f"{TAG}system": System,
-    f"{TAG}passwd": Passwd,
-    f"{TAG}sql": Sql,
-    f"{TAG}static": Static,
+ONE_OF: dict[str, dict[str, type]] = {
+    "source": {
+        f"{TAG}folders": Folders,
+        f"{TAG}system": System,
+        f"{TAG}passwd": Passwd,
+        f"{TAG}sql": Sql,
+        f"{TAG}static": Static,
+    },
+    "scanner": {
+        f"{TAG}clamd": Clamd,
+        f"{TAG}spamd": Spamd,
+        f"{TAG}rspamd": Rspamd,
+        f"{TAG}package": Package,
+    },
 }
+"""What a value may be one of, by the key that each has to have; the first if it has none."""
+TAGGED = {tag: kind for classes in ONE_OF.values() for tag, kind in classes.items()}
 
 
-def _tag_of_source(value: object) -> str:
-    """By the key that each has to have."""
-    found = (tag for tag in SOURCES if isinstance(value, dict) and tag.removeprefix(TAG) in value)
-    return next(found, f"{TAG}folders")
+def _tag(classes: dict[str, type], value: object) -> str:
+    found = (tag for tag in classes if isinstance(value, dict) and tag.removeprefix(TAG) in value)
+    return next(found, next(iter(classes)))
 
 
 NO_QUOTA = "left out where mail is in mbox files, which have no quota"
@@ -277,10 +287,14 @@ KINDS: dict[str, Kind] = {
         r"(?:/(?:[^%]|%[und])+)?",
         _home,
     ),
+    "folder_name": _text(
+        "the name of a folder, or nothing", r'(?:[^\s/"{}\\][^"{}\\\x00-\x1f]{0,200})?'
+    ),
     "hop": _text(_HOP_WANTED, _HOP, _hop),
     "hop_or_none": _text(f"{_HOP_WANTED}, or nothing", f"(?:{_HOP})?", _hop),
     "hostname": _text("a host name", r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,252})?"),
     "id": _whole(0, _NO_MORE),
+    "line": _text("one line of text, or nothing", r"[^\x00-\x1f\x7f-\x9f]{0,60}"),
     "listen": _text(
         "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",
         r"unix:/.+|(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
@@ -319,6 +333,12 @@ KINDS: dict[str, Kind] = {
     "seconds": _measure(
         "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float
     ),
+    "server": _text(
+        "unix:/PATH (of at most 107 bytes), HOST:PORT or [IPV6]:PORT",
+        r"unix:/.+|(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
+        _listen,
+    ),
+    "spamd_user": _text("a name, `recipient`, or nothing", r"(?:[A-Za-z0-9_@.+-]{1,256})?"),
     "size": _measure("a size up to 1024G, such as 512K or 50M", _SIZES, 1, 1 << 40, int),
     "table": _text(
         "the path of a file, alone or behind aliases:, virtual: or regexp:",
@@ -332,7 +352,12 @@ KINDS: dict[str, Kind] = {
     ),
     "threads": _whole(1, 256),
     "uid": _whole(1, _NO_MORE),
+    "url": _text(
+        "http://HOST:PORT, https://HOST:PORT or unix:/PATH",
+        r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?|unix:/.+",
+    ),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
+    "word": _text("a name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"),
     "workers": _whole(0, 1024),
     "zone": _text(
         "the name of a time zone, such as Europe/Vienna", r"[A-Za-z0-9_+/-]{0,64}", _zone

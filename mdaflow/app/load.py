@@ -25,7 +25,7 @@ from typing import Any
 from mdaflow.app.config import Config
 from mdaflow.errors import ConfigError
 
-from .kinds import SOURCES, TAG
+from .kinds import TAG, TAGGED
 from .plain import (
     MAX_BYTES,
     MAX_PROBLEMS,
@@ -200,7 +200,7 @@ def _names(path: Path) -> list[str]:
         if isinstance(step, int):
             kind = typing.get_args(kind)[0]
         elif step.startswith(TAG):
-            kind = SOURCES.get(step, kind)
+            kind = TAGGED.get(step, kind)
         else:
             kind = typing.get_type_hints(kind)[step]
     return list(typing.get_type_hints(kind))

@@ -90,6 +90,8 @@ def shown(value: Any) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value[0])
 
 
-def ask(context: Context, name: str) -> Sequence[Any] | None:
+def ask(context: Context, name: str, *arguments: str) -> Sequence[Any] | None:
     """Ask for a fact about the message; None is unknown."""
-    return context.ask(Fact(name, context.message, context.envelope, owner=context.owner))
+    return context.ask(
+        Fact(name, context.message, context.envelope, arguments, owner=context.owner)
+    )

@@ -185,6 +185,12 @@ def _asked(context: Context, subject: Subject) -> Values:
     return None if found is None else _typed(context, SUBJECTS[subject.name].type, found)
 
 
+def _finding(context: Context, subject: Subject) -> Values:
+    asked = [ask(context, subject.name, name.lower()) for name in subject.arguments]
+    known = [found for found in asked if found is not None]
+    return [(str(value),) for found in known for value in found] if known else None
+
+
 def _unscanned(context: Context, subject: Subject) -> Values:
     found = _asked(context, subject)
     return [True] if found is None else found  # whom nobody has looked at is not clean
@@ -231,5 +237,6 @@ _FACTS: dict[str, Callable[[Context, Subject], Values]] = {
     },
     "personal": _personal,
     "virus.unscanned": _unscanned,
+    "finding": _finding,
     "spam": _spam,
 }

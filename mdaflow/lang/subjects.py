@@ -94,13 +94,18 @@ SUBJECTS: dict[str, Kind] = {
     "ambiguous": _ASKED["truth"],
     "duplicate": _ASKED["truth"],
     "known_sender": _ASKED["truth"],
+    "unscanned": _ASKED["text"],
     "virus.found": _ASKED["truth"],
     "virus.unscanned": _ASKED["truth"],
     "virus.name": _ASKED["text"],
+    "virus.status": _ASKED["text"],
     "spam": _ASKED["truth"],
     "spam.score": _ASKED["number"],
     "spam.bayes": _ASKED["number"],
     "spam.symbols": _ASKED["text"],
+    "spam.status": _ASKED["text"],
+    "spam.unscanned": _ASKED["truth"],
+    "finding": _ASKED["text"]._replace(argument=True),
 }
 
 SCORE = "score"

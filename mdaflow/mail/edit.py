@@ -4,6 +4,8 @@ Every byte that an edit does not name stays as it was, and the body is not copie
 written can hold no line end and no control character (P15); lines are folded at 78 octets, and
 what is not ASCII becomes encoded words of UTF-8. Runs of spaces in a value become one, and a
 value is cut where its field would have more than 16 KiB, so that what was written is read back.
+Where only something in ASCII is put before what a field says already, that stays as it was
+written, byte by byte: `set header "Subject: [SPAM] {subject}"`.
 
 Known limit: where the first field is removed from above a line that is no field, the message
 begins with that line, and has no header for a reader who does not get it below fields of ours.
@@ -47,6 +49,7 @@ _WORD_BYTES = 33
 
 # All that could end a line for somebody, and what is no text.
 _UNSAFE = re.compile(r"[\x00- \x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_NEVER = re.compile(rb"[\x00\r]|\n(?![ \t]|\Z)")
 _MBOX_FROM = re.compile(rb">?From [^\n]*\n")
 # Lines of nothing but spaces, and what is folded behind them, go with the field above.
 _FOLDED = re.compile(rb"(?:[ \t][^\n]*+\n?)*+")
@@ -74,7 +77,25 @@ def set_(message: Message, name: str, value: str) -> Message:
     above, *rest = _without(message, name)
     if not rest:
         return add(message, name, value)
-    return _edited(message, b"".join((above, _field(name, value), *rest)))
+    field = _prefixed(message, name, value) or _field(name, value)
+    return _edited(message, b"".join((above, field, *rest)))
+
+
+def _prefixed(message: Message, name: str, value: str) -> bytes:
+    """The field that is there, with words before its value; empty when that is not all."""
+    written = message.fields[name.lower().encode()][0]
+    prefix = value.removesuffix(header.decoded(written))
+    field = _field(name, prefix)
+    if (
+        not prefix.isascii()
+        or not prefix.endswith(" ")
+        or len(prefix) == len(value)
+        or len(written) > MAX_FIELD
+        or field.count(b"\n") > 1
+        or _NEVER.search(written)
+    ):
+        return b""
+    return field[:-1] + b" " + written.lstrip(b" \t").rstrip(b"\n") + b"\n"
 
 
 def remove(message: Message, name: str, selected: Callable[[str], bool] | None = None) -> Message:

@@ -17,7 +17,7 @@ from here import ANN, BOB, RAW, Here
 from mdaflow.app import carry, inflight, pipeline
 from mdaflow.app.build import Site
 from mdaflow.app.decide import decide
-from mdaflow.app.inflight import InFlight, Strikes, known_by
+from mdaflow.app.inflight import DEPTH, InFlight, Strikes, known_by
 from mdaflow.engine.plan import Plan
 from mdaflow.errors import Status
 from mdaflow.mail.envelope import Envelope
@@ -131,12 +131,24 @@ def test_notes_are_taken_away() -> None:
 def test_more_threads_than_rows() -> None:
     """Who finds no row goes without a note, and disturbs nobody's."""
     table = InFlight(1, Strikes())
-    first, second = Message(b"1"), Message(b"2")
-    with table.noted(first, ENVELOPE):
-        with table.noted(second, ENVELOPE) as spare:
+    with contextlib.ExitStack() as stack:
+        kept = [Message(b"%d" % number) for number in range(DEPTH)]
+        for message in kept:
+            stack.enter_context(table.noted(message, ENVELOPE))
+        with table.noted(Message(b"x"), ENVELOPE) as spare:
             assert not spare
-            assert set(table.marks) == {mark(first)}
-        assert set(table.marks) == {mark(first)}
+            assert set(table.marks) == set(map(mark, kept))
+        assert set(table.marks) == set(map(mark, kept))
+
+
+def test_one_thing_at_a_time() -> None:
+    """Whom a scanner holds up is not at the rules that have asked, until it has ended."""
+    table = InFlight(1, Strikes())
+    with table.noted(MAIL, ENVELOPE):
+        with table.noted(MAIL, ENVELOPE, 3):
+            assert set(table.marks) == {inflight.mark(known_by(MAIL, ENVELOPE), 3)}
+        assert set(table.marks) == {mark(MAIL)}
+    assert not table.marks
 
 
 def test_two_strikes() -> None:

@@ -378,7 +378,8 @@ def test_schema_knows_every_class_and_describes_every_setting() -> None:
     schema = load.schema()
     classes = [schema, *schema["$defs"].values()]
     sources = {"Folders", "System", "Passwd", "Sql", "Static"}
-    titles = {"Config", "Lmtp", "Rules", "Limits", "Log", "Forward", "Srs", *sources}
+    scanners = {"Clamd", "Spamd", "Rspamd", "Package", "Virus", "Spam"}
+    titles = {"Config", "Lmtp", "Rules", "Limits", "Log", "Forward", "Srs", *sources, *scanners}
     assert {one["title"] for one in classes} == titles
     for one in classes:
         assert one["additionalProperties"] is False

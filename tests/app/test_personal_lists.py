@@ -139,7 +139,7 @@ def test_facts_of_spam() -> None:
     assert set(NO_SPAM) == {name for name in SUBJECTS if name.split(".")[0] == "spam"}
     answers = Answers(MemoryStore())
     for name in SUBJECTS:
-        fact = Fact(name, Message(RAW), Envelope(ANN, BOB, allowed=True))
+        fact = Fact(name, Message(RAW), Envelope(ANN, BOB, allowed=True), ("x",))
         if SUBJECTS[name].asked and name != "duplicate":
             wanted = {"known_sender": [True], **NO_SPAM}.get(name)
             assert answers(fact) == wanted

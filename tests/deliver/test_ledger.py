@@ -27,9 +27,9 @@ from mdaflow.deliver.job import Job, Means
 from mdaflow.deliver.mailbox import Chunks, Mailbox, Prepared
 from mdaflow.engine.plan import Action, Plan
 from mdaflow.errors import INTERNAL, PermFail, TempFail
-from mdaflow.mail.envelope import Client, Envelope
 from mdaflow.mail import message as message_module
 from mdaflow.mail import raw
+from mdaflow.mail.envelope import Client, Envelope
 from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 from mdaflow.store.sqlite import SqliteStore

@@ -96,6 +96,26 @@ def test_values(value: str, field: str) -> None:
     assert add(Message(b""), "X", value).head.decode("ascii") == field + "\n"
 
 
+@pytest.mark.parametrize(
+    ("written", "value", "field"),
+    [
+        (b" =?iso-8859-1?q?caf=E9?=\n", "[SPAM] caf\u00e9", b" [SPAM] =?iso-8859-1?q?caf=E9?=\n"),
+        (b" a\n \t b  c\n", "[SPAM] a b  c", b" [SPAM] a\n \t b  c\n"),
+        (b" caf\xe9\n", "[SPAM] caf\u00e9", b" [SPAM] caf\xe9\n"),
+        (b"a\n", "[SPAM] a", b" [SPAM] a\n"),
+        (b" caf\xe9\n", "[\u017d] caf\u00e9", b" =?utf-8?b?W8W9XSBjYWbDqQ==?=\n"),
+        (b" caf\xe9\n", "xcaf\u00e9", b" =?utf-8?b?eGNhZsOp?=\n"),
+        (b" caf\xe9\0\n", "[SPAM] caf\u00e9\0", b" [SPAM] =?utf-8?b?Y2Fmw6k=?=\n"),
+        (b" a\n", "b a c", b" b a c\n"),
+        (b"\n", "[SPAM] ", b" [SPAM]\n"),
+    ],
+)
+def test_what_is_behind_a_prefix_stays(written: bytes, value: str, field: bytes) -> None:
+    """What a field said is not written anew where something is only put before it."""
+    edited = set_(Message(b"Subject:" + written + b"To: x\n\nbody\n"), "subject", value)
+    assert edited.head == b"subject:" + field + b"To: x\n"
+
+
 @pytest.mark.parametrize("value", ["x" * 99_999, "word " * 9_999, "ü" * 99_999, "ü a " * 9_999])
 def test_long_values_are_cut(value: str) -> None:
     """A value is cut where it could not be read back."""

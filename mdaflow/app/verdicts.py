@@ -1,0 +1,159 @@
+"""What scanners say, as answers to facts: `virus.*`, `spam.*`, `finding`.
+
+`SHARED` is what the scanners of the site say of a message, the same for all its recipients; the
+process of an account asks the worker for it. What a recipient adds to it, such as who is known, is
+added here, where the user's home is at hand.
+
+A scanner that cannot say puts the message off, where its `on_error` is `defer` and the message is
+really delivered. Else what it is asked is unknown, and the other scanners count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mdaflow.engine.context import Fact
+from mdaflow.errors import UNSCANNED, TempFail
+from mdaflow.mail.message import Message
+from mdaflow.scan import Hit, Report
+from mdaflow.scan.verdict import Verdict, combined, spam_status, total
+
+from .scanning import Post, names
+
+if TYPE_CHECKING:
+    from .answers import About, Answer, Answers
+
+_Provider = Callable[["Answers", Fact, "About"], "Answer"]
+
+
+# --- what all recipients share -----------------------------------------------------------------
+
+
+def _verdict(answers: Answers, looks_for: str, fact: Fact, about: About) -> Verdict | None:
+    """What those say who look for something; None when nobody does. Raises TempFail."""
+    told = about.told
+    if looks_for not in told:
+        scanning, message = answers.scanning, _message(fact, about)
+        found = scanning.reports(looks_for, message, fact.envelope, spared=about.spared)
+        verdict = combined(names(found)) if found else None
+        if about.really and not (verdict and verdict.viruses):
+            _refuse(found)
+        told[looks_for] = verdict
+    verdict = told[looks_for]
+    assert verdict is None or isinstance(verdict, Verdict)
+    return verdict
+
+
+def _message(fact: Fact, about: About) -> Message:
+    """As it came: scanners look once."""
+    return about.message or fact.message
+
+
+def _refuse(found: Sequence[tuple[Post, Report]]) -> None:
+    """Put mail off that a scanner could not look at, if it is one on which it depends."""
+    for post, report in found:
+        if report.unscanned and post.on_error == "defer":
+            raise TempFail(UNSCANNED, f"{post.name}: {report.unscanned}")
+
+
+def _of_viruses(get: Callable[[Verdict], Answer]) -> _Provider:
+    def answer(answers: Answers, fact: Fact, about: About) -> Answer:
+        verdict = _verdict(answers, "virus", fact, about)
+        return None if verdict is None else get(verdict)
+
+    return answer
+
+
+def _is_found(verdict: Verdict) -> Answer:
+    if verdict.viruses:
+        return [True]
+    return None if verdict.unscanned else [False]  # nobody knows that it is clean
+
+
+def _spam_hits(answers: Answers, fact: Fact, about: About) -> Answer:
+    """The hits of the site's scanners, then who could not say; as words, for other processes."""
+    verdict = _verdict(answers, "spam", fact, about)
+    if verdict is None:
+        return None
+    return [[list(hit) for hit in verdict.hits], list(verdict.unscanned)]
+
+
+def _finding(answers: Answers, fact: Fact, about: About) -> Answer:
+    """What a scanner has found, by the name of that: the scanner's, and what follows a dot."""
+    name = fact.arguments[0]
+    post = answers.scanning.named(name.partition(".")[0])
+    if post is None:
+        return None
+    report = answers.scanning.report(
+        post, _message(fact, about), fact.envelope, spared=about.spared
+    )
+    if about.really:
+        _refuse([(post, report)])
+    return None if report.unscanned else list(report.findings.get(name, ()))
+
+
+def _unscanned(answers: Answers, fact: Fact, about: About) -> Answer:
+    """Whose mail is to be kept back, and who could not look at it: `clamd: timed out`."""
+    scanning, message = answers.scanning, _message(fact, about)
+    held = [post for post in scanning.posts if post.on_error == "quarantine"]
+    if not held:
+        return None
+    found = (
+        (post, scanning.report(post, message, fact.envelope, spared=about.spared)) for post in held
+    )
+    return list(combined(names(list(found))).unscanned)
+
+
+# --- what a recipient adds ---------------------------------------------------------------------
+
+
+def hits_of(
+    answers: Answers, fact: Fact, about: About
+) -> tuple[tuple[Hit, ...], tuple[str, ...]] | None:
+    """What speaks for and against spam, for this recipient, and who could not say; None when
+    nobody looks."""
+    told = about.told
+    if "hits" not in told:
+        found = answers.answer(fact._replace(name="spam.hits", arguments=()), about)
+        told["hits"] = None
+        if found is not None:
+            hits, unscanned = found
+            told["hits"] = tuple(Hit(*hit) for hit in hits), tuple(unscanned)
+    found = told["hits"]
+    assert found is None or isinstance(found, tuple)
+    return found
+
+
+def _of_spam(
+    get: Callable[[Answers, tuple[Hit, ...], tuple[str, ...]], Sequence[Any] | None],
+) -> _Provider:
+    def answer(answers: Answers, fact: Fact, about: About) -> Answer:
+        found = hits_of(answers, fact, about)
+        return None if found is None else get(answers, *found)
+
+    return answer
+
+
+SHARED: dict[str, _Provider] = {
+    "virus.found": _of_viruses(_is_found),
+    "virus.name": _of_viruses(lambda verdict: verdict.viruses),
+    "virus.status": _of_viruses(lambda verdict: [verdict.virus_status]),
+    "virus.unscanned": _of_viruses(lambda v: [bool(v.unscanned) and not v.viruses]),
+    "spam.hits": _spam_hits,
+    "finding": _finding,
+    "unscanned": _unscanned,
+}
+"""What is the same for all recipients."""
+
+PROVIDERS: dict[str, _Provider] = {
+    **SHARED,
+    "spam": _of_spam(lambda answers, hits, _: [total(hits) >= answers.required]),
+    "spam.score": _of_spam(lambda answers, hits, _: [total(hits)]),
+    "spam.symbols": _of_spam(lambda answers, hits, _: [hit.name for hit in hits]),
+    "spam.status": _of_spam(
+        lambda answers, hits, missing: [spam_status(hits, answers.required, missing)]
+    ),
+    "spam.unscanned": _of_spam(lambda answers, hits, missing: [bool(missing)]),
+}
+"""A fact -> who answers it."""
