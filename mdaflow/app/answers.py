@@ -15,6 +15,7 @@ from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
 from mdaflow.errors import INTERNAL, MailError, TempFail, from_oserror
 from mdaflow.mail.address import without_detail
+from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.raw import digest
 from mdaflow.route.users import User
@@ -77,6 +78,22 @@ class About:
     """What scanners have said of it already."""
 
 
+class Asking:
+    """Answers facts about one message to one recipient."""
+
+    def __init__(self, answers: Answers, about: About) -> None:
+        self._answers = answers
+        self._about = about
+
+    def __call__(self, fact: Fact) -> Answer:
+        """The answer; None is unknown. Raises TempFail, Unanswerable."""
+        return self._answers.answer(fact, self._about)
+
+    def seen(self, message: Message, envelope: Envelope) -> verdicts.Seen:
+        """What scanners say of the message, whatever was asked. Raises TempFail."""
+        return verdicts.seen(self._answers, Fact("", message, envelope), self._about)
+
+
 class Answers:
     """Answers the facts of one site; `delimiters` divide user and detail of a local part.
 
@@ -112,11 +129,10 @@ class Answers:
         really: bool,
         message: Message | None = None,
         spared: bool = False,
-    ) -> Callable[[Fact], Answer]:
+    ) -> Asking:
         """What answers facts about the mail of a user; `really`: programs run, and a scanner that
         is down puts mail off."""
-        about = About(user, really, message, spared)
-        return lambda fact: self.answer(fact, about)
+        return Asking(self, About(user, really, message, spared))
 
     def answer(self, fact: Fact, about: About) -> Answer:
         """The answer to a fact about somebody's mail; None is unknown. Raises TempFail."""
@@ -132,6 +148,11 @@ class Answers:
         if fact.envelope.allowed or about.user is None:
             return fact.envelope.allowed
         return self.personal.allows(about.user, about.message or fact.message, fact.envelope)
+
+    @property
+    def provided(self) -> frozenset[str]:
+        """The facts that somebody answers here. Raises ConfigError."""
+        return frozenset(_PROVIDERS) - verdicts.unanswered(self.scanning)
 
     def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
@@ -271,5 +292,3 @@ _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "known_sender": _known_sender,
     **verdicts.PROVIDERS,
 }
-PROVIDED = frozenset(_PROVIDERS)
-"""The facts that somebody answers."""

@@ -155,6 +155,9 @@ class Profile:
     timezone: Annotated[str, Is("zone")] = _told(
         "", "The zone of a user's clock; empty for `timezone` of the site."
     )
+    spam_required: Annotated[float, Is("score")] = _told(
+        0.0, "The `spam.score` from which on mail is spam for a user; 0 for that of the site."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +306,7 @@ class Spam:
 
     __pydantic_config__ = _STRICT
 
-    required: float = 5.0
+    required: Annotated[float, Is("score")] = 5.0
     """The `spam.score` from which on a message is `spam`."""
     folder: Annotated[str, Is("folder_name")] = ""
     """Where spam goes that rules left to the inbox, such as `Junk`; empty for the inbox."""

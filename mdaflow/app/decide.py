@@ -154,6 +154,8 @@ def _settings(site: Site, user: User | None) -> Settings:
         return settings
     if ":SEPARATOR=" in user.mailbox:  # seldom, and else nothing is imported
         settings = settings._replace(separator=site.mailbox(user).separator)
+    if user.spam_required:
+        settings = settings._replace(spam_score=user.spam_required)
     if user.timezone:
         from zoneinfo import ZoneInfo
 

@@ -143,6 +143,12 @@ def _within(value: Any, low: float, high: float) -> Any:
     return value
 
 
+def _score(value: Any, _: str) -> float:
+    if type(value) is bool or isinstance(value, bytes):
+        raise ValueError
+    return float(_within(round(float(value), 3), 0, 1000))
+
+
 def _match(form: str, value: str) -> re.Match[str]:
     match = re.fullmatch(form, value)
     if match is None:
@@ -330,6 +336,7 @@ KINDS: dict[str, Kind] = {
     "quota_messages": _whole(0, 1_000_000_000),
     "recipient": _text("an address, a user, or nothing", r"\S*", _recipient),
     "reserve": _measure("a size from 0 to 1024G, such as 64M", _SIZES, 0, 1 << 40, int),
+    "score": Kind("a number from 0 to 1000", _score, {"type": "float", "ge": 0, "le": 1000}),
     "seconds": _measure(
         "a time up to 520 weeks, such as 90, 2 minutes or 1h", _TIMES, 0.001, 520 * 604800, float
     ),

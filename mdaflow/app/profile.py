@@ -27,7 +27,7 @@ from .kinds import KINDS
 _KINDS = {
     "address": "address", "home": "absolute", "mailbox": "mailbox", "quota": "quota",
     "quota_messages": "quota_messages", "uid": "uid", "gid": "uid", "rules": "below",
-    "timezone": "zone",
+    "timezone": "zone", "spam_required": "score",
 }  # fmt: skip
 """What may be said, and the row of KINDS that it has to fit; `own` is a list of addresses."""
 _NUMBERS = ("quota", "quota_messages", "uid", "gid")
@@ -84,6 +84,7 @@ class Profiles:
             tuple(own),
             known.get("timezone", source.timezone),
             below if account is None else "",
+            known.get("spam_required", source.spam_required),
         )
 
     def _account(self, asked: str, home: str, known: Mapping[str, Any]) -> Account | None:

@@ -11,7 +11,7 @@ really delivered. Else what it is asked is unknown, and the other scanners count
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdaflow.engine.context import Fact
 from mdaflow.errors import UNSCANNED, TempFail
@@ -19,7 +19,7 @@ from mdaflow.mail.message import Message
 from mdaflow.scan import Hit, Report
 from mdaflow.scan.verdict import Verdict, combined, spam_status, total
 
-from .scanning import Post, names
+from .scanning import Post, Scanning, names
 
 if TYPE_CHECKING:
     from .answers import About, Answer, Answers
@@ -125,14 +125,42 @@ def hits_of(
     return found
 
 
+def required_of(answers: Answers, about: About) -> float:
+    """The score from which on mail is spam for this recipient."""
+    return (about.user and about.user.spam_required) or answers.required
+
+
 def _of_spam(
-    get: Callable[[Answers, tuple[Hit, ...], tuple[str, ...]], Sequence[Any] | None],
+    get: Callable[[float, tuple[Hit, ...], tuple[str, ...]], Sequence[Any]],
 ) -> _Provider:
     def answer(answers: Answers, fact: Fact, about: About) -> Answer:
         found = hits_of(answers, fact, about)
-        return None if found is None else get(answers, *found)
+        return None if found is None else get(required_of(answers, about), *found)
 
     return answer
+
+
+class Seen(NamedTuple):
+    """What scanners say of a message to a recipient, for a person to read."""
+
+    virus: str
+    """The status; empty when nobody looks for viruses."""
+    required: float
+    hits: tuple[Hit, ...] | None
+    """None when nobody looks for spam."""
+    unscanned: tuple[str, ...]
+
+    @property
+    def score(self) -> float:
+        """Of all hits together."""
+        return total(self.hits or ())
+
+
+def seen(answers: Answers, fact: Fact, about: About) -> Seen:
+    """What scanners say, of a fact about the message. Raises TempFail if it is really delivered."""
+    status = answers.answer(fact._replace(name="virus.status"), about)
+    hits, unscanned = hits_of(answers, fact, about) or (None, ())
+    return Seen(status[0] if status else "", required_of(answers, about), hits, unscanned)
 
 
 SHARED: dict[str, _Provider] = {
@@ -146,14 +174,20 @@ SHARED: dict[str, _Provider] = {
 }
 """What is the same for all recipients."""
 
+
+def unanswered(scanning: Scanning) -> set[str]:
+    """The facts that nobody answers, as nobody looks. Raises ConfigError."""
+    kinds = [kind for kind in ("virus", "spam") if not scanning.posted(kind)]
+    found = {name for name in PROVIDERS for kind in kinds if name.split(".")[0] == kind}
+    return found if scanning.posts else found | {"finding", "unscanned"}
+
+
 PROVIDERS: dict[str, _Provider] = {
     **SHARED,
-    "spam": _of_spam(lambda answers, hits, _: [total(hits) >= answers.required]),
-    "spam.score": _of_spam(lambda answers, hits, _: [total(hits)]),
-    "spam.symbols": _of_spam(lambda answers, hits, _: [hit.name for hit in hits]),
-    "spam.status": _of_spam(
-        lambda answers, hits, missing: [spam_status(hits, answers.required, missing)]
-    ),
-    "spam.unscanned": _of_spam(lambda answers, hits, missing: [bool(missing)]),
+    "spam": _of_spam(lambda required, hits, missing: [total(hits) >= required]),
+    "spam.score": _of_spam(lambda required, hits, missing: [total(hits)]),
+    "spam.symbols": _of_spam(lambda required, hits, missing: [hit.name for hit in hits]),
+    "spam.status": _of_spam(lambda required, hits, missing: [spam_status(hits, required, missing)]),
+    "spam.unscanned": _of_spam(lambda required, hits, missing: [bool(missing)]),
 }
 """A fact -> who answers it."""

@@ -32,7 +32,6 @@ from mdaflow import (
     parse_mailbox,
     read_config,
 )
-from mdaflow.app.answers import PROVIDED
 from mdaflow.app.build import myself
 from mdaflow.app.log import escaped
 from mdaflow.app.rulebook import site_files
@@ -144,7 +143,9 @@ def _check(here: Site, path: str, site: bool, verbose: bool) -> Checked:
     except SourceError as error:
         return Checked(name, error.show, errors=error.problems)
     own = () if site else _addresses(here)
-    warnings = lint(program, provided=PROVIDED, own=own, separator=_separator(here.config))
+    warnings = lint(
+        program, provided=here.answers.provided, own=own, separator=_separator(here.config)
+    )
     files = {warning.span.file for warning in warnings}
     sources = {file: Source(texts[file].decode("utf-8-sig"), file) for file in files}
 

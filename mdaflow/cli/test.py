@@ -30,11 +30,13 @@ from mdaflow import (
     sender_of,
     stages_for,
 )
+from mdaflow.app.answers import Asking
 from mdaflow.app.build import myself
 from mdaflow.app.caller import settle, user_of
 from mdaflow.app.decide import rules_of
 from mdaflow.app.deputies import Task, run_all
 from mdaflow.app.routing import route
+from mdaflow.app.verdicts import Seen
 
 from . import EX_DATAERR, EX_TEMPFAIL, exit_code
 from .common import (
@@ -164,8 +166,10 @@ def _try(trial: _Trial, recipient: str) -> int:
     if not tried:
         programs, broken = _installed(here, whose, recipient)
     about = envelope(_sender(trial.sender, mail), recipient, trial.original)
-    decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline)
-    say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient))
+    asking = here.answers.about(whose, really=False, message=mail)
+    decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline, asking)
+    seen = None if trial.offline else asking.seen(mail, about)
+    say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient, seen))
     if trial.execute:
         from mdaflow.app.pipeline import deliver_message
 
@@ -222,13 +226,14 @@ def _decide(
     whose: User,
     given: Given,
     offline: bool,
+    asking: Asking,
 ) -> Plan:
-    ask = here.answers.about(whose, really=False, message=mail)
+    ask: Callable[[Any], Any] = asking
     if given or offline:
         from mdaflow.app import trial
 
         about, given = trial.told(about, given, here.settings)
-        ask = trial.offline(ask) if offline else ask
+        ask = trial.offline(asking) if offline else asking
     return decide(here, programs, mail, about, user=whose, ask=ask, given=given, trace=True)
 
 
@@ -284,7 +289,7 @@ def _paint(text: str, style: str) -> str:
     return f"\x1b[{style}m{text}\x1b[0m"
 
 
-def _as_tree(decided: Plan, mail: Message, recipient: str) -> str:
+def _as_tree(decided: Plan, mail: Message, recipient: str, seen: Seen | None) -> str:
     lines = [_paint(recipient, "1") + f"  {mail.size:,} bytes"]
     rows = [(event, "  " * event.depth + event.text) for event in decided.trace]
     width = min(72, max((len(text) for _, text in rows), default=0))
@@ -292,6 +297,7 @@ def _as_tree(decided: Plan, mail: Message, recipient: str) -> str:
     lines += [_row(event, text, places, width) for event, text in rows]
     lines += [f"  error: {error}" for error in decided.errors]
     lines += [_paint(f"  => {line}", "1") for line in _conclusion(decided)]
+    lines += _scanned(seen) if seen is not None else []
     return "\n".join(lines)
 
 
@@ -319,7 +325,29 @@ def _conclusion(decided: Plan) -> list[str]:
     return lines
 
 
-def _as_json(decided: Plan, mail: Message, recipient: str) -> str:
+def _scanned(seen: Seen) -> list[str]:
+    """What scanners have said: each test of spam with its weight, the weightiest first."""
+    lines = [f"  virus: {seen.virus}"] if seen.virus else []
+    lines += [f"  not scanned: {_clean(why)}" for why in seen.unscanned]
+    if seen.hits is not None:
+        lines.append(f"  spam: {seen.score:.2f} of {seen.required:.1f}")
+        width = max((len(hit.name) for hit in seen.hits), default=0)
+        hits = sorted(seen.hits, key=lambda hit: -abs(hit.score))
+        lines += [f"    {h.score:+6.2f}  {h.name:<{width}}  {_clean(h.why)}".rstrip() for h in hits]
+    return lines
+
+
+def _as_json(decided: Plan, mail: Message, recipient: str, seen: Seen | None) -> str:
+    said: dict[str, object] = {}
+    if seen is not None and seen.virus:
+        said["virus"] = {"status": seen.virus}
+    if seen is not None and seen.hits is not None:
+        said["spam"] = {
+            "score": seen.score,
+            "required": seen.required,
+            "hits": [hit._asdict() for hit in seen.hits],
+            "unscanned": list(seen.unscanned),
+        }
     return json.dumps(
         {
             "recipient": recipient,
@@ -329,6 +357,7 @@ def _as_json(decided: Plan, mail: Message, recipient: str) -> str:
             "message": {"size": mail.size, "header_edits": list(decided.edits)},
             "trace": [_JSON_EVENTS[event.kind](event) for event in decided.trace],
             "errors": list(decided.errors),
+            **said,
         },
         ensure_ascii=False,
     )

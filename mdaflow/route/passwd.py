@@ -169,5 +169,6 @@ _EXTRA: dict[str, Callable[[str], dict[str, object]]] = {
     "userdb_mdaflow_rules": _as("rules"),
     "userdb_mdaflow_own": _as("own"),
     "userdb_mdaflow_timezone": _as("timezone"),
+    "userdb_mdaflow_spam_required": _as("spam_required"),
 }
-"""Extra fields: Dovecot's, and three of our own, which Dovecot takes no notice of."""
+"""Extra fields: Dovecot's, and four of our own, which Dovecot takes no notice of."""

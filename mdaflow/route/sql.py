@@ -17,7 +17,7 @@ from .users import Make, User, made, plain, spellings
 
 COLUMNS = (
     "address", "home", "mailbox", "quota", "quota_messages", "uid", "gid", "rules", "own",
-    "timezone",
+    "timezone", "spam_required",
 )  # fmt: skip
 """What a row may say of a user."""
 PARAMETERS = {

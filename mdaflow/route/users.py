@@ -61,6 +61,8 @@ class User:
     """The zone of the user's clock; empty for that of the site."""
     made_below: str = ""
     """The folder below which a home that is missing is made; empty: it is not made."""
+    spam_required: float = 0.0
+    """The score from which on mail is spam for the user; 0 for that of the site."""
 
 
 class Users(Protocol):

@@ -10,7 +10,7 @@ import pytest
 from here import BOB, RAW, Here
 
 from mdaflow.app import answers
-from mdaflow.app.answers import PROVIDED, Answers
+from mdaflow.app.answers import Answers
 from mdaflow.app.decide import decide, stages_for
 from mdaflow.engine.context import Fact
 from mdaflow.engine.plan import Unanswerable
@@ -244,7 +244,7 @@ def test_longest_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("name", ["spam.score", "virus.found", "listed", "attachment.inner", "x"])
 def test_unknown(name: str) -> None:
     """What nobody answers is unknown."""
-    assert name not in PROVIDED
+    assert name not in Answers(MemoryStore()).provided
     assert Answers(MemoryStore())(fact(name)) is None
 
 

@@ -29,7 +29,13 @@ def test_defaults() -> None:
         BOB, "/mail/example.org/bob", "maildir:bob/bob@example.org/example.org",
         source=3, made_below="/mail",
     )  # fmt: skip
-    named = {"quota": 5, "quota_messages": 6, "rules": "r", "timezone": "Europe/Vienna"}
+    named: dict[str, Any] = {
+        "quota": 5,
+        "quota_messages": 6,
+        "rules": "r",
+        "timezone": "Europe/Vienna",
+    }
+    named["spam_required"] = 7.5
     user = made({}, **named)
     assert {name: getattr(user, name) for name in named} == named
 
@@ -40,13 +46,13 @@ def test_values() -> None:
         {
             "address": "robert@example.org", "home": "/srv/bob/", "mailbox": "maildir:~/Mail",
             "quota": "2G", "quota_messages": Decimal(7), "rules": "my/rules",
-            "own": "b@x, c@x d@x", "timezone": "Europe/Vienna",
+            "own": "b@x, c@x d@x", "timezone": "Europe/Vienna", "spam_required": "4.5",
         },
         quota=1, rules="else",
     )  # fmt: skip
     assert user == User(
         "robert@example.org", "/srv/bob", "maildir:Mail", 2 << 30, 7, None, 3, "my/rules",
-        ("b@x", "c@x", "d@x"), "Europe/Vienna", "/",
+        ("b@x", "c@x", "d@x"), "Europe/Vienna", "/", 4.5,
     )  # fmt: skip
 
 
@@ -105,6 +111,7 @@ EVIL: dict[str, list[object]] = {
     "quota": [-1, "many", "1e9", 1 << 50, "5%", True],
     "quota_messages": [-1, 1.5, "x"],
     "rules": ["/etc/passwd", "../rules", "a/../../b", "~/x"],
+    "spam_required": ["many", -1, 1001, "nan", "inf", True, b"5"],
     "timezone": ["../../etc/passwd", "/etc/localtime", "Vienna"],
     "address": ["../x@y", "a b@c", "nobody", "a@b@c", "a\n@b", "@x", 5],
 }  # fmt: skip
