@@ -1,0 +1,282 @@
+"""Viruses, by ClamAV's daemon: the command INSTREAM of clamd(8).
+
+clamd is sent the message as it came, then each of its decoded parts, and stops at the first virus.
+The servers are asked in order. Who fails is not asked again in this scan, so that a message that
+brings clamd down does so once for each server. Only `stream: OK` is clean: an error, silence, two
+answers or nonsense is `Unscanned`, and so is what goes over a limit of ours or of clamd's.
+
+The package `clamd` speaks the protocol. It has no limit of time for its connection, knows only
+IPv4, sends a part of what it should, and keeps its socket (T14); so it is given a line of ours,
+another one for each scan.
+
+Known limits: clamd says OK to what is over MaxScanSize, MaxFileSize or MaxRecursion, and not that
+it has not looked, unless clamd.conf has `AlertExceedsMax yes`; and even then to the member of an
+archive that is over MaxFileSize but not over MaxScanSize, so the first must not be the smaller one.
+The resolver has limits of time of its own. While the queue of a unix socket is full, that server
+counts as one that has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from mdaflow.mail.envelope import Envelope
+from mdaflow.mail.message import Message
+from mdaflow.mail.raw import Raw, pieces
+
+from . import Report, Unscanned
+
+# It asks setuptools for its own version, which takes 0.1 s and may warn; it does without.
+_absent = sys.modules.setdefault("pkg_resources", None) is None  # type: ignore[arg-type]
+import clamd  # noqa: E402
+
+if _absent:
+    del sys.modules["pkg_resources"]
+
+CONNECT = 5.0
+"""Seconds for the connection to one address."""
+MAX_SIZE = 25 << 20
+"""Bytes of a message or part: StreamMaxLength of Debian's clamd.conf."""
+MAX_ANSWER = 4096
+"""Bytes that clamd answers."""
+MAX_NAME = 200
+"""Characters of the name of a virus."""
+OVER_LIMIT = "Heuristics.Limits.Exceeded"
+"""How the name begins that clamd gives to what it has not looked at."""
+
+Chunk = Raw | memoryview
+Parts = Callable[[Message], Iterable[bytes | memoryview | Iterable[Chunk]]]
+"""What is scanned besides the message itself, each whole or in chunks; not without end. What cannot
+be had raises Unscanned: another error of a chunk would count as one of the server."""
+
+_SERVER = re.compile(
+    r"unix:(/[^\0]{1,106})|(?:\[([0-9A-Za-z:.%_-]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
+)
+
+log = logging.getLogger("mdaflow")
+
+
+class Server(NamedTuple):
+    """Where a clamd is."""
+
+    path: str
+    """Of a unix socket; then there is no host."""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
+
+    def addresses(self) -> list[tuple[socket.AddressFamily, Any]]:
+        """Where to connect to, best first. Raises OSError."""
+        if self.path:
+            return [(socket.AF_UNIX, self.path)]
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, *_, address in found]
+
+
+def parse_server(text: str) -> Server:
+    """The server of `unix:/path`, `host:port` or `[IPv6]:port`. Raises ValueError."""
+    found = _SERVER.fullmatch(text)
+    if found is None or (found[4] and not 0 < int(found[4]) < 65536):
+        raise ValueError(f"{text!r} is neither unix:/path nor host:port")
+    if found[1]:
+        return Server(found[1])
+    return Server("", found[2] or found[3], int(found[4]))
+
+
+class Clamd:
+    """A Scanner that asks clamd."""
+
+    def __init__(
+        self,
+        servers: Iterable[str],
+        *,
+        name: str = "clamd",
+        parts: Parts | None = None,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        """Servers are as `parse_server` has them. What is over `max_size` bytes is not sent.
+
+        Raises ValueError for what is no server.
+        """
+        self.name = name
+        self._servers = tuple(map(parse_server, servers))
+        self._parts = parts
+        self._max_size = max_size
+
+    def scan(self, message: Message, envelope: Envelope, seconds: float) -> Report:
+        """The first virus, and why something before it was not scanned. Raises Unscanned.
+
+        While another server is left, one has no more than its share of the time.
+        """
+        until = time.monotonic() + seconds
+        servers = list(self._servers)
+        missed = ""
+        for stream in self._streams(message):
+            try:
+                virus = self._ask(servers, stream, until)
+            except Unscanned as error:
+                missed = missed or str(error)
+                if not servers:
+                    break
+            else:
+                if virus:
+                    return Report(viruses=(virus,), unscanned=missed)
+        if missed:
+            raise Unscanned(missed)
+        return Report()
+
+    def _streams(self, message: Message) -> Iterator[Iterable[Chunk]]:
+        yield (message.raw,)
+        for part in self._parts(message) if self._parts else ():
+            yield (part,) if isinstance(part, bytes | memoryview) else part
+
+    def _ask(self, servers: list[Server], stream: Iterable[Chunk], until: float) -> str:
+        """The virus in it, if any, by the first server that can tell; those before are removed.
+
+        Raises Unscanned.
+        """
+        trouble = "no server is left"
+        while servers:
+            left = until - time.monotonic()
+            try:
+                return _virus(servers[0], self._sized(stream), left / len(servers))
+            except (OSError, ValueError, clamd.ClamdError) as error:
+                trouble = f"{servers.pop(0)}: {_plain(str(error))}"
+            if isinstance(stream, Iterator):
+                break  # the next server would see the rest of it only
+            if servers:
+                log.warning("%s: %s; %s is asked instead", self.name, trouble, servers[0])
+        raise Unscanned(trouble)
+
+    def _sized(self, stream: Iterable[Chunk]) -> Iterator[memoryview]:
+        """Its pieces. Raises Unscanned when they are too many."""
+        left = self._max_size
+        for chunk in stream:
+            left -= len(chunk)
+            if left < 0:
+                raise Unscanned(f"larger than {self._max_size:,} bytes")
+            yield from pieces((chunk,))
+
+
+def _virus(server: Server, stream: Iterator[memoryview], seconds: float) -> str:
+    """The virus in a stream, if any. Raises Unscanned when it is over a limit of clamd's;
+    OSError, ValueError or ClamdError when the server has failed."""
+    first = tuple(islice(stream, 1))  # what is too large at once needs no connection
+    line = _Line(server, time.monotonic() + seconds)
+    try:
+        answer = _Client(line).instream(_File(chain(first, stream), line))
+    except clamd.BufferTooLongError as error:
+        raise Unscanned("larger than StreamMaxLength of clamd") from error
+    match answer:
+        case {"stream": ("OK", None)} if not line.deaf:
+            return ""
+        case {"stream": ("FOUND", str(name))} if name.startswith(OVER_LIMIT):
+            raise Unscanned(_plain(name))
+        case {"stream": ("FOUND", str(name))}:
+            return _plain(name)
+    raise ValueError(f"it answers {answer!r}")
+
+
+def _plain(text: str) -> str:
+    """Fit to be shown."""
+    return (text if text.isprintable() else repr(text)[1:-1])[:MAX_NAME]
+
+
+class _Client(clamd.ClamdNetworkSocket):  # type: ignore[misc]
+    """The package's client, on a line that is there."""
+
+    def __init__(self, line: _Line) -> None:
+        self.clamd_socket = line
+
+    def _init_socket(self) -> None:
+        """Nothing: the package would connect here."""
+
+    def _recv_response(self) -> str:
+        """The answer; the package would read a line, and nothing behind it."""
+        return self.clamd_socket.answer()
+
+
+class _Line:
+    """What the package needs of a socket: a connection that is over at a moment of the monotonic
+    clock, whatever the peer does. Every step raises OSError."""
+
+    def __init__(self, server: Server, until: float) -> None:
+        self.deaf = False
+        """The peer has not read all; it may have said why."""
+        self._until = until
+        self._socket = self._connected(server)
+
+    def _connected(self, server: Server) -> socket.socket:
+        trouble = OSError("it has no address")
+        for family, address in server.addresses():
+            line = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                line.settimeout(min(self._left(), CONNECT))
+                line.connect(address)
+            except OSError as error:
+                line.close()
+                trouble = error
+            else:
+                return line
+        raise trouble
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        try:
+            self._socket.settimeout(self._left())
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.deaf = True
+
+    def answer(self) -> str:
+        """The line that the peer says before it closes. Raises ValueError for anything else."""
+        said = b""
+        while len(said) <= MAX_ANSWER:
+            self._socket.settimeout(self._left())
+            got = self._heard()
+            if not got:
+                break
+            said += got
+        if not said:
+            raise ConnectionResetError("it has left without an answer")
+        if said.find(b"\n") != len(said) - 1 or len(said) > MAX_ANSWER:
+            raise ValueError(f"it answers {said[:100]!r}")
+        return said[:-1].decode()
+
+    def _heard(self) -> bytes:
+        try:
+            return self._socket.recv(MAX_ANSWER)
+        except ConnectionResetError:  # it closed before it had read all
+            self.deaf = True
+            return b""
+
+    def close(self) -> None:
+        """Drop it, whatever its state."""
+        self._socket.close()
+
+    def _left(self) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+class _File(NamedTuple):
+    """What the package reads a stream from; it ends when nobody listens any more."""
+
+    stream: Iterator[memoryview]
+    line: _Line
+
+    def read(self, _: int) -> memoryview | bytes:
+        """The next piece, whose size is ours to choose."""
+        return b"" if self.line.deaf else next(self.stream, b"")
