@@ -20,7 +20,7 @@ from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 
 from .answers import Answers
-from .config import Config
+from .config import Clamd, Config
 
 _CHARSETS = (
     "ascii utf-8 utf-7 utf-16 utf-16-be utf-16-le utf-32 utf-32-be utf-32-le latin-1 "
@@ -50,6 +50,7 @@ _MODULES = (
 _WANTED: tuple[tuple[Callable[[Config], object], tuple[str, ...]], ...] = (
     (lambda config: config.store, ("mdaflow.store.shared", "mdaflow.store.redis")),
     (lambda config: config.forward.srs.domain, ("srslib",)),
+    (lambda config: any(isinstance(s, Clamd) for s in config.scanners), ("mdaflow.scan.clamd",)),
 )
 """What only some configurations need, beside the sources of users (sources.py)."""
 _SAMPLE = b"""Subject: =?utf-8?q?a_sample?=

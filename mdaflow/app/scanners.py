@@ -22,4 +22,11 @@ def _post(said: Clamd | Spamd | Rspamd | Package, scanner: Scanner, **about: Any
     return Post(scanner, what, said.timeout, said.on_error, **about)
 
 
-_OPEN: dict[type, Callable[[Any, Config], Post]] = {}
+def _clamd(said: Clamd, config: Config) -> Post:
+    from mdaflow.scan import clamd
+
+    bare = clamd.Clamd(said.clamd, max_size=said.max_size)
+    return _post(said, bare, bare=bare)
+
+
+_OPEN: dict[type, Callable[[Any, Config], Post]] = {Clamd: _clamd}

@@ -45,6 +45,8 @@ class Here:
         self.store = ""
         self.grant: tuple[str, ...] = ()
         self.deny: tuple[str, ...] = ()
+        self.more: dict[str, Any] = {}
+        """What else the configuration says."""
         self._log = Log(to=f"{root}/log", format="json")
         set_up(self._log)
         self._site: Site | None = None
@@ -92,6 +94,7 @@ class Here:
                 quarantine=f"{root}/quarantine",
                 next_hop=self.hop,
                 log=self._log,
+                **self.more,
             )
         )
 
