@@ -25,11 +25,13 @@ from here import ANN, BOB, RAW, Here
 from mdaflow.app.carry import Carried
 from mdaflow.app.frames import MAX_FILES, MAX_VALUE, Frames, result, sealed_file
 from mdaflow.app.identities import Identities
+from mdaflow.app.scanning import Post, Scanning
 from mdaflow.errors import NO_ANSWER, TOO_SLOW, TempFail
 from mdaflow.lang.limits import DEFAULTS
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import Account, User
+from mdaflow.scan import Hit, Report, Unscanned
 
 Talk = Callable[[Frames], None]
 DONE = ["done", [250, "2.0.0", "Saved"], "delivered", ["maildir INBOX"], "", "", "", None]
@@ -616,3 +618,42 @@ def test_bug_of_ours(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
         worker.deliver(says("get", "rules x"))
     assert worker.broker is not None
     assert worker.broker.killed == worker.broker.made[:1]
+
+
+class Fake:
+    """A scanner that has found something, or cannot say."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def scan(self, message: Message, envelope: Envelope, seconds: float) -> Report:
+        self.asked += 1
+        if b"slow" in message.raw:
+            raise Unscanned("timed out")
+        return Report(("X",), (Hit("A", 6.5, "a"),), {"fake.x": ("y",)})
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_scanners(worker: Worker, slow: bool) -> None:
+    """What the site's scanners say is asked of the worker, and once for all facts; what they
+    cannot say puts the mail off."""
+    fake, both = Fake(), frozenset(("virus", "spam"))
+    worker.site.answers.scanning = Scanning(lambda: [Post(fake, both, 5.0, "defer")])
+    names = ("virus.found", "virus.name", "virus.status", "virus.unscanned", "spam.hits")
+    answers: list[Any] = []
+
+    def talk(frames: Frames) -> None:
+        for name, arguments in [*((name, []) for name in names), ("finding", ["fake.x"])]:
+            frames.send(["fact", name, arguments, "user", 1])
+            answers.append(frames.receive(10).value)
+        frames.send(DONE)
+
+    worker.deliver(talk, raw=b"slow" if slow else RAW)
+    if slow:
+        assert {tuple(answer[:2]) for answer in answers} == {("mail", 451)}
+    else:
+        hits = [[["A", 6.5, "a"]], []]
+        found = ([True], ["X"], ["Infected (X)"], [False], hits, ["y"])
+        assert answers == [["ok", value] for value in found]
