@@ -34,6 +34,7 @@ TCPAddr 127.0.0.1
 DatabaseDirectory {folder}/database
 TemporaryDirectory {folder}
 LogFile {folder}/log
+LocalSocketMode 666
 SelfCheck 0
 """
 OPTIONS = {"MaxThreads": "2", "StreamMaxLength": "25M", "AlertExceedsMax": "yes"}
@@ -56,7 +57,8 @@ class ClamdServer:
         """The same server's `host:port`; another one after each start."""
 
     def __enter__(self) -> ClamdServer:
-        (self._path / "database").mkdir()
+        self._path.chmod(0o755)  # whoever scans is not always who has started it
+        (self._path / "database").mkdir(mode=0o700)
         signature = f"Mdaflow.Test.EICAR:0:*:{EICAR.hex()}\n"
         (self._path / "database" / "test.ndb").write_text(signature)
         shutil.copy(self._program, self._path / "clamd")
