@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from mdaflow.mail.envelope import Envelope as Envelope
     from mdaflow.mail.message import Message as Message
     from mdaflow.route.users import User as User
+    from mdaflow.scan import Hit as Hit
+    from mdaflow.scan import Report as Report
+    from mdaflow.scan import Scanner as Scanner
+    from mdaflow.scan import Unscanned as Unscanned
     from mdaflow.store import Store as Store
     from mdaflow.store.memory import MemoryStore as MemoryStore
 
@@ -89,6 +93,7 @@ _PUBLIC = {
     "mdaflow.mail.envelope": ("Client", "Envelope"),
     "mdaflow.mail.message": ("Message",),
     "mdaflow.route.users": ("User",),
+    "mdaflow.scan": ("Hit", "Report", "Scanner", "Unscanned"),
     "mdaflow.store": ("Store",),
     "mdaflow.store.memory": ("MemoryStore",),
 }  # fmt: skip
