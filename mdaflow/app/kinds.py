@@ -360,8 +360,8 @@ KINDS: dict[str, Kind] = {
     "threads": _whole(1, 256),
     "uid": _whole(1, _NO_MORE),
     "url": _text(
-        "http://HOST:PORT, https://HOST:PORT or unix:/PATH",
-        r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?|unix:/.+",
+        "http://HOST:PORT or unix:/PATH",
+        r"http://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*):[0-9]{1,5}|unix:/.+",
     ),
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
     "word": _text("a name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"),
