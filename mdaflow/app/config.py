@@ -255,8 +255,12 @@ class Rspamd:
 
     rspamd: Annotated[tuple[Annotated[str, Is("url")], ...], Is("some")]
     """`http://host:port` or `unix:/path`; the next one is asked when one cannot say."""
+    controllers: tuple[Annotated[str, Is("url")], ...] = ()
+    """Where it learns what `mdaflow learn --site` is told; empty for nowhere."""
     password: Annotated[str, Is("file")] = ""
     """A file with its password."""
+    per_recipient: bool = False
+    """It is told the recipient, and so asked anew for each."""
     weight: float = 1.0
     """What its score counts, in ours."""
     max_size: Size = 10 << 20

@@ -20,7 +20,12 @@ from mdaflow.mail.message import Message
 from mdaflow.store.memory import MemoryStore
 
 from .answers import Answers
-from .config import Clamd, Config
+from .config import Clamd, Config, Package, Rspamd, Spamd
+
+
+def _has(config: Config, kind: type) -> bool:
+    return any(isinstance(scanner, kind) for scanner in config.scanners)
+
 
 _CHARSETS = (
     "ascii utf-8 utf-7 utf-16 utf-16-be utf-16-le utf-32 utf-32-be utf-32-le latin-1 "
@@ -50,7 +55,10 @@ _MODULES = (
 _WANTED: tuple[tuple[Callable[[Config], object], tuple[str, ...]], ...] = (
     (lambda config: config.store, ("mdaflow.store.shared", "mdaflow.store.redis")),
     (lambda config: config.forward.srs.domain, ("srslib",)),
-    (lambda config: any(isinstance(s, Clamd) for s in config.scanners), ("mdaflow.scan.clamd",)),
+    (lambda config: _has(config, Clamd), ("mdaflow.scan.clamd",)),
+    (lambda config: _has(config, Spamd), ("mdaflow.scan.spamd",)),
+    (lambda config: _has(config, Rspamd), ("mdaflow.scan.rspamd", "http.client")),
+    (lambda config: _has(config, Package), ("mdaflow.scan.plugins", "importlib.metadata")),
 )
 """What only some configurations need, beside the sources of users (sources.py)."""
 _SAMPLE = b"""Subject: =?utf-8?q?a_sample?=
@@ -92,3 +100,8 @@ def fetch(config: Config) -> None:
         with suppress(ImportError):
             for module in modules if wants(config) else ():
                 importlib.import_module(module)
+    for scanner in config.scanners:
+        if isinstance(scanner, Package):
+            from mdaflow.scan.plugins import fetch as fetch_plugin
+
+            fetch_plugin(scanner.package)

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mdaflow.errors import ConfigError
 from mdaflow.scan import Scanner
 
 from .config import Clamd, Config, Package, Rspamd, Spamd
 from .guard import looks_for
+from .privileges import as_mail_user
 from .scanning import Post
+
+if TYPE_CHECKING:
+    from mdaflow.scan.rspamd import Rspamd as Client
+
+MAX_PASSWORD = 1024
+"""Bytes of a file with a password."""
 
 
 def open_scanners(config: Config) -> list[Post]:
     """The scanners in their order. Raises ConfigError."""
     return [_OPEN[type(said)](said, config) for said in config.scanners]
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for a scanner that the server could not have as its user."""
+    with as_mail_user(config):
+        open_scanners(config)
 
 
 def _post(said: Clamd | Spamd | Rspamd | Package, scanner: Scanner, **about: Any) -> Post:
@@ -29,4 +43,57 @@ def _clamd(said: Clamd, config: Config) -> Post:
     return _post(said, bare, bare=bare)
 
 
-_OPEN: dict[type, Callable[[Any, Config], Post]] = {Clamd: _clamd}
+def _spamd(said: Spamd, config: Config) -> Post:
+    from mdaflow.scan.spamd import Spamd as Client
+
+    client = Client(
+        said.spamd,
+        user=said.user,
+        scale=config.spam.required,
+        weight=said.weight,
+        max_size=said.max_size,
+    )
+    return _post(said, client, per_recipient=client.per_recipient)
+
+
+def _rspamd(said: Rspamd, config: Config) -> Post:
+    client = rspamd(said, config)
+    return _post(said, client, per_recipient=said.per_recipient)
+
+
+def rspamd(said: Rspamd, config: Config) -> Client:
+    """A client of rspamd. Raises ConfigError when its password cannot be read."""
+    from mdaflow.scan.rspamd import Rspamd as Client
+
+    return Client(
+        said.rspamd,
+        controllers=said.controllers,
+        password=_password(said.password),
+        per_recipient=said.per_recipient,
+        scale=config.spam.required,
+        weight=said.weight,
+        max_size=said.max_size,
+    )
+
+
+def _password(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_PASSWORD).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError((f"scanners: password: {path}: {reason}",)) from None
+
+
+def _package(said: Package, config: Config) -> Post:
+    from mdaflow.scan.plugins import load
+
+    scanner = load(said.package, said.options)
+    return _post(said, scanner, per_recipient=scanner.per_recipient)
+
+
+_OPEN: dict[type, Callable[[Any, Config], Post]] = {
+    Clamd: _clamd, Spamd: _spamd, Rspamd: _rspamd, Package: _package,
+}  # fmt: skip

@@ -18,6 +18,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -59,6 +60,12 @@ def load(name: str, options: Mapping[str, object] = MappingProxyType({})) -> Gua
     if not callable(getattr(scanner, "scan", None)):
         raise ConfigError((f"scanner {name!r} ({entry.value}) makes no scanner",))
     return Guarded(scanner, name)
+
+
+def fetch(name: str) -> None:
+    """Import the module of that scanner, if it can be had: later its files may be out of reach."""
+    with suppress(Exception):  # `load` tells
+        _find(name).load()
 
 
 def _find(name: str) -> EntryPoint:

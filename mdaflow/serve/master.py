@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..app import directory, mailspool, privileges
+from ..app import directory, mailspool, privileges, scanners
 from ..app.config import Config
 from ..app.log import report
 from ..errors import ConfigError
@@ -296,6 +296,7 @@ def _set_up(config: Config, had: sockets.Listeners, forks: Forks) -> Setup:
     if config.has_accounts:
         mailspool.check(config)
     directory.check(config)
+    scanners.check(config)
     passed = {name: group for name, group in had.items() if name.startswith("systemd:")}
     setup = Setup(config, passed or sockets.open_all(config.lmtp, had), context)
     if not (config.has_accounts or (config.has_uids and os.geteuid() == 0)):
