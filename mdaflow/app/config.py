@@ -305,6 +305,23 @@ class Virus:
 
 
 @dataclass(frozen=True, slots=True)
+class Dns:
+    """Lists in the DNS. Nobody is asked unless some are named."""
+
+    __pydantic_config__ = _STRICT
+
+    clients: Annotated[dict[str, str], Is("zones")] = field(default_factory=dict)
+    """Lists of addresses of SMTP clients: zone -> what is behind `DNSBL_` in the name of the test,
+    such as `zen.spamhaus.org: CLIENT`."""
+    domains: Annotated[dict[str, str], Is("zones")] = field(default_factory=dict)
+    """Lists of domains, of senders and in links: zone -> what is behind `URIBL_`."""
+    nameservers: tuple[Annotated[str, Is("nameserver")], ...] = ()
+    """`ADDRESS` or `ADDRESS:PORT`; empty for those of the machine."""
+    timeout: Seconds = 2.0
+    """Seconds for all questions about one message; 5 at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spam:
     """Spam: from when on mail is some, and what is done with it."""
 
@@ -314,10 +331,25 @@ class Spam:
     """The `spam.score` from which on a message is `spam`."""
     folder: Annotated[str, Is("folder_name")] = ""
     """Where spam goes that rules left to the inbox, such as `Junk`; empty for the inbox."""
-    tags: tuple[Literal["X-Spam-Flag", "X-Spam-Score", "X-Spam-Level", "X-Spam-Status"], ...] = ()
+    tags: tuple[Literal["X-Spam-Flag", "X-Spam-Score", "X-Spam-Status"], ...] = ()
     """Fields to add to all mail."""
     subject: Annotated[str, Is("line")] = ""
     """What is put before the subject of spam, such as `[SPAM]`."""
+    tests: Annotated[str, Is("file")] = ""
+    """A file with weights of tests, where they shall be others than ours."""
+    bad_senders: tuple[Path, ...] = ()
+    """Files with addresses and domains of bad senders, one a line."""
+    bad_hosts: tuple[Path, ...] = ()
+    """Files with names, domains and addresses of bad SMTP clients."""
+    bad_links: tuple[Path, ...] = ()
+    """Files with hosts and domains to which bad links lead."""
+    known: tuple[Path, ...] = ()
+    """Folders of known spam: a Maildir, a folder of files, or an mbox."""
+    junk: Annotated[tuple[Annotated[str, Is("some_folder")], ...], Is("some")] = ("Junk",)
+    """The folders of users in which there is spam: what is known, and what is learned."""
+    sent: tuple[Annotated[str, Is("some_folder")], ...] = ("Sent", "Sent Items", "Sent Messages")
+    """The folders of users with what they have sent: who got it is known."""
+    dns: Dns = field(default_factory=Dns)
 
 
 @dataclass(frozen=True, slots=True)

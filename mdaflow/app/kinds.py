@@ -231,6 +231,16 @@ def _below_or_in_spool(match: re.Match[str], folder: str) -> str:
     return match[0]
 
 
+def _zones(value: Any, _: str) -> object:
+    if not isinstance(value, dict):
+        raise ValueError
+    for zone, name in value.items():
+        _within(len(zone), 3, 200)
+        _match(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+", zone)
+        _match(r"[A-Z][A-Z0-9_]{0,40}", name)
+    return value
+
+
 def _home(match: re.Match[str], _: str) -> str:
     path = os.path.normpath(match[0]) if match[0] else ""
     if ".." in match[0].split("/") or path in ("/", "//"):
@@ -326,6 +336,10 @@ KINDS: dict[str, Kind] = {
     "network": _text(
         "an address or a network, such as 192.0.2.0/24", r"[0-9A-Fa-f:.]+(?:/[0-9]+)?", _network
     ),
+    "nameserver": _text(
+        "ADDRESS, ADDRESS:PORT or [IPV6]:PORT",
+        r"[0-9.]{7,15}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\]:[0-9]{1,5}|[0-9A-Fa-f:.]{2,45}",
+    ),
     "nesting": _whole(1, 64),
     "owner": _text("USER or USER:GROUP", rf"(?:{_LOGIN}(?::{_LOGIN})?)?"),
     "path": _text("a path (~ is not expanded)", r"[^~].*", _absolute),
@@ -345,6 +359,7 @@ KINDS: dict[str, Kind] = {
         r"unix:/.+|(?:\[([^\]]+)\]|[A-Za-z0-9_][A-Za-z0-9._-]*):([0-9]{1,5})",
         _listen,
     ),
+    "some_folder": _text("the name of a folder", r'[^\s/"{}\\][^"{}\\\x00-\x1f]{0,200}'),
     "spamd_user": _text("a name, `recipient`, or nothing", r"(?:[A-Za-z0-9_@.+-]{1,256})?"),
     "size": _measure("a size up to 1024G, such as 512K or 50M", _SIZES, 1, 1 << 40, int),
     "table": _text(
@@ -366,6 +381,11 @@ KINDS: dict[str, Kind] = {
     "user": _text("a user name", rf"(?:{_LOGIN})?"),
     "word": _text("a name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"),
     "workers": _whole(0, 1024),
+    "zones": Kind(
+        "zones and names of tests, such as zen.spamhaus.org: CLIENT",
+        _zones,
+        {"type": "dict", "keys_schema": {"type": "str"}, "values_schema": {"type": "str"}},
+    ),
     "zone": _text(
         "the name of a time zone, such as Europe/Vienna", r"[A-Za-z0-9_+/-]{0,64}", _zone
     ),

@@ -378,7 +378,7 @@ def test_schema_knows_every_class_and_describes_every_setting() -> None:
     schema = load.schema()
     classes = [schema, *schema["$defs"].values()]
     sources = {"Folders", "System", "Passwd", "Sql", "Static"}
-    scanners = {"Clamd", "Spamd", "Rspamd", "Package", "Virus", "Spam"}
+    scanners = {"Clamd", "Spamd", "Rspamd", "Package", "Virus", "Spam", "Dns"}
     titles = {"Config", "Lmtp", "Rules", "Limits", "Log", "Forward", "Srs", *sources, *scanners}
     assert {one["title"] for one in classes} == titles
     for one in classes:
