@@ -21,7 +21,18 @@ import pytest
 
 from mdaflow import Envelope, MemoryStore, Program, Stage, lint
 from mdaflow.app import answers, lists
-from mdaflow.app.config import Config, Folders, Passwd, Rules, Sql, System
+from mdaflow.app.config import (
+    Clamd,
+    Config,
+    Folders,
+    Package,
+    Passwd,
+    Rspamd,
+    Rules,
+    Spamd,
+    Sql,
+    System,
+)
 from mdaflow.app.load import loads
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.trial import named_rules, try_case
@@ -407,6 +418,13 @@ SOURCES: dict[str, Any] = {
     "sql: x\n  user: x": Sql("x", "x"),
 }
 """Sources of users with all that they need, as they are written."""
+SCANNERS: dict[str, Any] = {
+    "clamd: ['unix:/x']": Clamd(("unix:/x",)),
+    "spamd: ['x:1']": Spamd(("x:1",)),
+    "rspamd: ['unix:/x']": Rspamd(("unix:/x",)),
+    "package: x": Package("x"),
+}
+"""The same of scanners."""
 
 
 @pytest.mark.parametrize("key", [key for key in SETTINGS if has_default(key)])
@@ -417,10 +435,11 @@ def test_default(key: str) -> None:
     *groups, name = key.split(".")
     setting = f"{name}: {plain(told[1])}"
     usual = Config()
-    if groups == ["users"]:
+    if groups in (["users"], ["scanners"]):
+        kinds = SOURCES if groups == ["users"] else SCANNERS
         source, usual = next(
-            (source, Config(users=(made,)))
-            for source, made in SOURCES.items()
+            (source, Config(**{groups[0]: (made,)}))
+            for source, made in kinds.items()
             if name in {field.name for field in fields(made)}
         )
         setting = f"- {setting}" if name == "system" else f"- {source}\n  {setting}"
