@@ -19,19 +19,18 @@ counts as one that has failed.
 from __future__ import annotations
 
 import logging
-import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.raw import Raw, pieces
 
 from . import Report, Unscanned
+from .servers import Server, dial, parse_server
 
 # It asks setuptools for its own version, which takes 0.1 s and may warn; it does without.
 _absent = sys.modules.setdefault("pkg_resources", None) is None  # type: ignore[arg-type]
@@ -40,8 +39,6 @@ import clamd  # noqa: E402
 if _absent:
     del sys.modules["pkg_resources"]
 
-CONNECT = 5.0
-"""Seconds for the connection to one address."""
 MAX_SIZE = 25 << 20
 """Bytes of a message or part: StreamMaxLength of Debian's clamd.conf."""
 MAX_ANSWER = 4096
@@ -56,41 +53,7 @@ Parts = Callable[[Message], Iterable[bytes | memoryview | Iterable[Chunk]]]
 """What is scanned besides the message itself, each whole or in chunks; not without end. What cannot
 be had raises Unscanned: another error of a chunk would count as one of the server."""
 
-_SERVER = re.compile(
-    r"unix:(/[^\0]{1,106})|(?:\[([0-9A-Za-z:.%_-]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
-)
-
 log = logging.getLogger("mdaflow")
-
-
-class Server(NamedTuple):
-    """Where a clamd is."""
-
-    path: str
-    """Of a unix socket; then there is no host."""
-    host: str = ""
-    port: int = 0
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
-
-    def addresses(self) -> list[tuple[socket.AddressFamily, Any]]:
-        """Where to connect to, best first. Raises OSError."""
-        if self.path:
-            return [(socket.AF_UNIX, self.path)]
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return [(family, address) for family, *_, address in found]
-
-
-def parse_server(text: str) -> Server:
-    """The server of `unix:/path`, `host:port` or `[IPv6]:port`. Raises ValueError."""
-    found = _SERVER.fullmatch(text)
-    if found is None or (found[4] and not 0 < int(found[4]) < 65536):
-        raise ValueError(f"{text!r} is neither unix:/path nor host:port")
-    if found[1]:
-        return Server(found[1])
-    return Server("", found[2] or found[3], int(found[4]))
 
 
 class Clamd:
@@ -207,33 +170,16 @@ class _Client(clamd.ClamdNetworkSocket):  # type: ignore[misc]
 
 
 class _Line:
-    """What the package needs of a socket: a connection that is over at a moment of the monotonic
-    clock, whatever the peer does. Every step raises OSError."""
+    """What the package needs of a socket, on one of ours. Every step raises OSError."""
 
     def __init__(self, server: Server, until: float) -> None:
         self.deaf = False
         """The peer has not read all; it may have said why."""
-        self._until = until
-        self._socket = self._connected(server)
-
-    def _connected(self, server: Server) -> socket.socket:
-        trouble = OSError("it has no address")
-        for family, address in server.addresses():
-            line = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                line.settimeout(min(self._left(), CONNECT))
-                line.connect(address)
-            except OSError as error:
-                line.close()
-                trouble = error
-            else:
-                return line
-        raise trouble
+        self._socket = dial(server, until)
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
         try:
-            self._socket.settimeout(self._left())
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             self.deaf = True
@@ -242,7 +188,6 @@ class _Line:
         """The line that the peer says before it closes. Raises ValueError for anything else."""
         said = b""
         while len(said) <= MAX_ANSWER:
-            self._socket.settimeout(self._left())
             got = self._heard()
             if not got:
                 break
@@ -254,6 +199,7 @@ class _Line:
         return said[:-1].decode()
 
     def _heard(self) -> bytes:
+        self._socket.hurry()
         try:
             return self._socket.recv(MAX_ANSWER)
         except ConnectionResetError:  # it closed before it had read all
@@ -263,12 +209,6 @@ class _Line:
     def close(self) -> None:
         """Drop it, whatever its state."""
         self._socket.close()
-
-    def _left(self) -> float:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
 
 
 class _File(NamedTuple):

@@ -32,8 +32,8 @@ MAX_REPLY = 1 << 20
 SAYABLE = re.compile(r"[^\0-\x1f\x7f-\x9f\ud800-\udfff]{1,1000}")
 """What can be the value of a header field as it is; what is mended would be somebody else."""
 
-_NAME = r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
-_SERVER = re.compile(rf"(?:http://)?{_NAME}/?|unix:(/[^\0]+)")
+_NAME = r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
+_SERVER = re.compile(rf"(?:http://)?{_NAME}/?|unix:(/[^\0]{{1,106}})")
 _Answer = TypeVar("_Answer")
 
 log = logging.getLogger("mdaflow")

@@ -19,7 +19,7 @@ from mapped import mapped
 
 from mdaflow import Envelope, Message
 from mdaflow.scan import Report, Unscanned
-from mdaflow.scan.clamd import Clamd, Server, parse_server
+from mdaflow.scan.clamd import Clamd
 
 FOUND = b"stream: Win.Test.EICAR_HDB-1 FOUND\n"
 NAME = "Win.Test.EICAR_HDB-1"
@@ -143,7 +143,7 @@ def test_absent(tmp_path: Path) -> None:
 
 def test_host_that_drops_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not even refuse a connection does not hold us beyond our time."""
-    monkeypatch.setattr("mdaflow.scan.clamd.CONNECT", 1e6)
+    monkeypatch.setattr("mdaflow.scan.servers.CONNECT", 1e6)
     with ExitStack() as full:
         listener = full.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listener.getsockname()
@@ -287,40 +287,6 @@ def test_addresses(start: Start) -> None:
     named = four.address.replace("127.0.0.1", "localhost")
     for server in (six, four, named):
         assert scan(server).viruses == (NAME,)
-
-
-@pytest.mark.parametrize(
-    ("text", "server"),
-    [
-        ("unix:/run/clamd.sock", Server("/run/clamd.sock")),
-        ("scan.example.org:3310", Server("", "scan.example.org", 3310)),
-        ("[::1]:3310", Server("", "::1", 3310)),
-        ("[fe80::1%eth0]:3310", Server("", "fe80::1%eth0", 3310)),
-    ],
-)
-def test_server_text(text: str, server: Server) -> None:
-    """The text of a server is read, and written the same."""
-    assert parse_server(text) == server
-    assert str(server) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "localhost",
-        "::1:3310",
-        "host:0",
-        "host:65536",
-        "unix:clamd",
-        f"unix:/{'x' * 107}",
-        "a b:1",
-    ],
-)
-def test_no_server(text: str) -> None:
-    """What is no server is refused before any mail comes."""
-    with pytest.raises(ValueError, match="neither unix:/path nor host:port"):
-        Clamd([text])
 
 
 # --- sizes and parts ---

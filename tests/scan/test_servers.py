@@ -16,6 +16,7 @@ from mdaflow.scan.servers import Server, Servers, parse_server
         ("127.0.0.1:783", Server("127.0.0.1", 783)),
         ("http://scan.example.org:11333/", Server("scan.example.org", 11333)),
         ("[::1]:783", Server("::1", 783)),
+        ("[fe80::1%eth0]:783", Server("fe80::1%eth0", 783)),
         ("unix:/run/spamd.sock", Server(path="/run/spamd.sock")),
     ],
 )
@@ -30,6 +31,7 @@ def test_address(text: str, server: Server) -> None:
     [
         *("", "host", "host:", "host:0", "host:65536", "::1:783", "unix:run/s", "unix:/a\0b"),
         *("https://host:1", "http://host:1/path", "host:783\n", "user@host:1", "h:783 "),
+        f"unix:/{'x' * 107}",
     ],
 )
 def test_no_address(text: str) -> None:
