@@ -80,7 +80,7 @@ def deliver_message(
     ident = _ident()
     try:
         user = user or _accepted(site, envelope.recipient)
-        if came_back(message, _whose(site, envelope), site.key):
+        if not envelope.released and came_back(message, _whose(site, envelope), site.key):
             raise PermFail(LOOP)
         if user.account is not None and site.identities is not None:
             carried = site.identities.carry_out(

@@ -85,6 +85,7 @@ def _envelope(job: Job, action: Action) -> bytes:
             "original": e.original,
             "client": {"ip": e.client.ip, "name": e.client.name, "helo": e.client.helo},
             "received": e.received,
+            "queue_id": e.queue_id,
             "why": action.text[:_MOST_WHY],
             "rule": action.rule,
             "where": str(action.span or ""),

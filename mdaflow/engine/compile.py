@@ -73,7 +73,9 @@ def _branch(node: ir.Branch, lists: Lists) -> Compiled:
         if held and run.pending:
             run.captures = {**captures, **run.pending}
         run.rule = name or rule
-        how = body(run) if held else otherwise(run)
+        block = body if held else otherwise
+        passes = depth == 0 and run.context.envelope.released  # a whole rule, or nothing of it
+        how = run.passing(block) if passes else block(run)
         run.rule, run.captures, run.depth = rule, captures, depth
         return how
 

@@ -5,7 +5,8 @@ It also keeps the bounds of a run: its actions, its variables, and the CPU that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from enum import IntEnum
 from functools import cache
 from time import monotonic, thread_time
@@ -35,12 +36,21 @@ class Step(IntEnum):
     END = 2
 
 
+class Caught(Exception):
+    """A rule would quarantine what somebody has released from there."""
+
+
 LETTERS = ("forward", "notify", "reply")
 """The actions that send mail."""
 CONTINUE, STOP, END = Step.CONTINUE, Step.STOP, Step.END
 _PERSONAL = ("personal", "", (), False)
 DUPLICATE = ("duplicate", "", (), False)
 """It is about the message as it came, whatever a filter makes of it."""
+_UNDONE = (
+    "actions", "flags", "edits", "context", "changed", "acted", "cache", "variables", "scores",
+    "texts_left",
+)  # fmt: skip
+"""What is as before when a rule was passed."""
 
 
 class Run:
@@ -146,7 +156,12 @@ class Run:
     # effects
 
     def act(self, act: ir.Act, **what: Any) -> Step:
-        """Plan an action."""
+        """Plan an action. Raises Caught, for `passing`."""
+        if act.verb == "quarantine" and self.context.envelope.released:
+            self.tell(act.span, f"{act.text} (passed: the message was released)")
+            if self.depth:
+                raise Caught
+            return CONTINUE
         final = act.verb in OUTCOMES
         action = Action(
             act.verb,
@@ -169,6 +184,17 @@ class Run:
         unheard = " (not sent: one reply is planned)" if self.actions is before else ""
         self.tell(act.span, f"{action}{unheard}")
         return END if act.ends else CONTINUE
+
+    def passing(self, block: Callable[[Run], Step]) -> Step:
+        """Carry out a rule; if it would quarantine a released message, it has done nothing at all:
+        nothing learns a second time that this was spam."""
+        before = {name: copy(getattr(self, name)) for name in _UNDONE}
+        try:
+            return block(self)
+        except Caught:
+            for name, value in before.items():
+                setattr(self, name, value)
+            return CONTINUE
 
     def tell(self, span: Span, text: str) -> None:
         """Put what is done into the trace."""

@@ -49,3 +49,5 @@ class Envelope:
     """The value of ORCPT as it was sent: `rfc822;xtext`."""
     allowed: bool = False
     """Our access table says OK: it is no spam, whatever scanners would say."""
+    released: bool = False
+    """Somebody has let it out of the quarantine: no rule puts it there again."""

@@ -42,7 +42,8 @@ def trace_fields(envelope: Envelope, hostname: str, ident: str) -> bytes:
     lines = [f"Return-Path: <{sender}>", f"Delivered-To: {recipient}"]
     if original not in ("", recipient):
         lines.append(f"X-Original-To: {original}")
-    lines.append(f"Received: {_from(e)}by {hostname} (mdaflow) with {e.protocol} id {ident}")
+    us = f"{hostname} (mdaflow{', released' * e.released})"
+    lines.append(f"Received: {_from(e)}by {us} with {e.protocol} id {ident}")
     lines.append(f"\tfor <{recipient}>; {date(e.received)}\n")
     return "\n".join(lines).encode()
 

@@ -28,7 +28,7 @@ from mdaflow.mail.trace import stored
 RAW = b"X-mdaflow-Quarantine: forged\nSubject: x\n\nbody \xff\n"
 ENVELOPE = Envelope(
     "ann@example.com", "bob@example.org", "sales@example.org",
-    Client("192.0.2.1", "mx.example.com", "helo"), received=1762003500.5,
+    Client("192.0.2.1", "mx.example.com", "helo"), "3Xk9", received=1762003500.5,
 )  # fmt: skip
 ACTION = Action("quarantine", text="virus", rule="Viruses", span=Span("/x/rules", 3, 5, 3, 15))
 
@@ -88,6 +88,7 @@ def test_message_and_envelope(root: Path) -> None:
         "original": "sales@example.org",
         "client": {"ip": "192.0.2.1", "name": "mx.example.com", "helo": "helo"},
         "received": 1762003500.5,
+        "queue_id": "3Xk9",
         "why": "virus",
         "rule": "Viruses",
         "where": "/x/rules:3:5",
