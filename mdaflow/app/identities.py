@@ -138,18 +138,30 @@ class Identities:
         Who is silent has room: others wait behind this, and the delivery will see.
         """
         try:
-            process, _ = self._process(user, ROOM)
-            answer = self._ask_for_room(process, user)
+            answer = self._ask(user, ROOM, ["room"])
         except TempFail as error:
             log.warning("<%s>: nobody says what room there is: %s", user.address, error)
         else:
             result(answer)
 
-    def _ask_for_room(self, process: _Process, user: User) -> object:
+    def store_letter(self, user: User, letter: bytes) -> None:
+        """As `notices.store_letter`, by a process that is the user. Raises TempFail."""
+        with self._turns.of(user):
+            result(self._ask(user, PATIENCE, ["letter", user.address], letter))
+
+    def close(self) -> None:
+        """Be done with all of them."""
+        with self._lock:
+            while self._warm:
+                self._warm.popitem()[1].frames.close()
+
+    def _ask(self, user: User, seconds: float, words: list[str], raw: bytes = b"") -> object:
+        """What a process that is the user answers, in so many seconds. Raises TempFail."""
+        process, _ = self._process(user, seconds)
         try:
-            process.frames.socket.settimeout(ROOM)
-            process.frames.send(["room"])
-            answer = hear(process.frames, user, time.monotonic() + ROOM)
+            process.frames.socket.settimeout(seconds)
+            process.frames.send(words, raw)
+            answer = hear(process.frames, user, time.monotonic() + seconds)
         except OSError as error:
             self._kill(process)
             raise TempFail(INTERNAL, str(error)) from error

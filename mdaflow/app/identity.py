@@ -34,6 +34,7 @@ from .config import Config
 from .failure import failed
 from .far import Far, FarLog, envelope_of, told
 from .frames import Frame, Frames, answer_of, received_raw
+from .notices import store_letter
 
 log = logging.getLogger("mdaflow")
 
@@ -199,7 +200,19 @@ def _deliver(
     return told(carry_out(site, message, envelope, whose, ident, far.fence, programs))
 
 
-_DOES: dict[str, Callable[..., list[object]]] = {"room": _room, "deliver": _deliver}
+def _store(site: Site, far: Far, user: User, frame: Frame, address: str) -> list[object]:
+    def store() -> None:
+        check_home(user)
+        store_letter(site, replace(user, address=address), frame.raw)
+
+    return answer_of(store)
+
+
+_DOES: dict[str, Callable[..., list[object]]] = {
+    "room": _room,
+    "deliver": _deliver,
+    "letter": _store,
+}
 
 
 def check_home(user: User) -> None:

@@ -98,8 +98,13 @@ class Notices:
             message_id=f"<{kind}.{time.time_ns()}.{os.getpid()}@{host}>",
             fields={"Auto-Submitted": f"auto-generated ({about})"},
         )
-        mailbox = self._site.mailbox(self._user, refuse=False)
-        prepare(mailbox, "", [b"Return-Path: <>\n", letter], (), "", now).commit()
+        store_letter(self._site, self._user, letter)
+
+
+def store_letter(site: Site, user: User, letter: bytes) -> None:
+    """Store a letter of ours in an inbox, for which it always has room. Raises TempFail."""
+    mailbox = site.mailbox(user, refuse=False)
+    prepare(mailbox, "", [b"Return-Path: <>\n", letter], (), "", time.time()).commit()
 
 
 def _open_log(folder: int) -> int:
