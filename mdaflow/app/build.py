@@ -48,9 +48,10 @@ rule "detail" when not envelope.to.detail is "" {
 """What `detail_folders` does, in our own words."""
 OVER = {"defer": OVER_QUOTA, "reject": MAILBOX_FULL}
 """`over_quota` -> the reply to mail that has no room."""
-STAYS = ("done ", "seen ", "rules ", "scan ", "of ")
+STAYS = ("done ", "seen ", "rules ", "scan ", "of ", "digest ")
 """How keys begin that no other machine is asked for: what was done with a message, whether it was
-here (P43); the last good rules; what scanners say; what the processes of accounts keep."""
+here (P43); the last good rules; what scanners say; what the processes of accounts keep; what was
+told of the quarantine of this machine."""
 
 MAX_FORWARD = 64 << 10
 """Bytes of a `.forward` with all that it includes."""
