@@ -480,6 +480,8 @@ class Config:
     `?site=NAME` behind it when sites share a server; empty for one machine."""
     quarantine: Path = "/var/lib/mdaflow/quarantine"
     """The folder of the quarantine; it has to exist before a rule uses it."""
+    quarantine_days: Count = 30
+    """Days after which `mdaflow quarantine expire` deletes what is in there."""
     forward: Forward = field(default_factory=Forward)
     next_hop: Annotated[str, Is("hop")] = "127.0.0.1:25"
     """The MTA that takes what we send: `host:port` for SMTP, or with `smtp://` or `lmtp://` before
