@@ -14,10 +14,12 @@ from dataclasses import replace
 
 from mdaflow.deliver.held import Entry, Held, taken
 from mdaflow.deliver.job import Job
-from mdaflow.errors import MailError, MdaflowError, Status
+from mdaflow.errors import MailError, MdaflowError, PermFail, Status
 from mdaflow.mail.envelope import Envelope
+from mdaflow.route.users import User
 
 from .build import Site
+from .caller import NOT_YOURS
 from .decide import find_user
 from .pipeline import deliver_message
 
@@ -42,6 +44,7 @@ def release(site: Site, each: Held, to: str = "") -> Status:
         entry = ours.entry()
         envelope = _envelope(entry, to)
         user = find_user(site, envelope.recipient)
+        check_reach(site, user)
         status = deliver_message(site, entry.message, envelope, user=user)
         if status.ok:
             try:
@@ -51,6 +54,12 @@ def release(site: Site, each: Held, to: str = "") -> Status:
                 raise NotDeleted(why) from error
             log.info("%s: released from the quarantine for <%s>", entry.name, envelope.recipient)
         return status
+
+
+def check_reach(site: Site, user: User) -> None:
+    """Raise PermFail for an account of this machine that we cannot become."""
+    if user.account is not None and site.identities is None:
+        raise PermFail(NOT_YOURS, f"{user.address} is an account of its own: call as root")
 
 
 def _envelope(entry: Entry, to: str) -> Envelope:

@@ -26,25 +26,29 @@ COMMANDS = {
     "fmt": "Lay out rule files in the one way.",
     "route": "Show where the mail for an address goes, and why.",
     "expire": "Delete messages whose time is over.",
+    "quarantine": "Look at what rules have put aside, and release it.",
     "config": "Check or show the configuration.",
 }
 
 
 class Commands(click.Group):
-    """The commands, each in a module of its name."""
+    """The commands of a table, each in a module of its name."""
+
+    package = __name__
+    table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        command: click.Command = import_module(f"mdaflow.cli.{cmd_name}").command
+        command: click.Command = import_module(f"{self.package}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.table.items()))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

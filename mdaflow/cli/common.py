@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -16,6 +18,9 @@ from mdaflow import Config, Envelope, Message, Site, TempFail, open_site
 from mdaflow.errors import INTERNAL
 
 from . import told
+
+START = 20.0
+"""Seconds in which a process of ours has to begin."""
 
 Options = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -114,6 +119,37 @@ def step_down(settings: Config) -> None:
 
         rehearse()
         privileges.drop(settings)
+
+
+@contextmanager
+def working(settings: Config) -> Iterator[Site]:
+    """The site as a worker of the server has it: with its store, and as root with processes for
+    accounts of the machine. Then it is that of the user that delivers, for good."""
+    if os.geteuid() != 0 or not (settings.has_accounts or settings.has_uids):
+        step_down(settings)
+        yield site_of(settings, kept=True)
+        return
+    from mdaflow.app import privileges
+    from mdaflow.app.identities import Identities
+    from mdaflow.serve.broker import Broker
+
+    privileges.check(settings)
+    broker = Broker(settings, 1, ())
+    identities = Identities(broker.requests)
+    try:
+        _begun(broker.start())
+        step_down(settings)
+        yield open_site(settings, identities=identities)
+    finally:
+        identities.close()
+        broker.leave()  # it ends when nobody is left to ask it
+
+
+def _begun(ready: int) -> None:
+    """Wait until a broker can be asked. Raises TempFail."""
+    with open(ready, "rb", buffering=0) as pipe:
+        if not select.select([pipe], [], [], START)[0] or not pipe.read(1):
+            raise TempFail(INTERNAL, "the process that makes those of accounts does not start")
 
 
 def as_each(settings: Config, *, named: bool) -> bool:

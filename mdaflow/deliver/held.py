@@ -46,6 +46,7 @@ NOTE = re.compile(r"([0-9a-f]{24})\.json")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LOCK = _READ | os.O_RDWR  # for NFS, which locks only what may be written
 _FIRST = re.compile(rb"%b: ([0-9a-f]{24})\n" % FIELD.encode())
+_OURS = re.compile(r"[0-9a-f]{24}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEXTS = ("sender", "recipient", "original", "queue_id", "why", "rule", "where")
 
@@ -92,6 +93,11 @@ class Entry(NamedTuple):
     """Why there is no note; empty when there is."""
     message: Message
     """Its beginning, or all of it, without what we have put before it."""
+
+    @property
+    def short(self) -> str:
+        """Enough of the name to call it by."""
+        return self.name[:12] if _OURS.fullmatch(self.name) else self.name
 
     @property
     def since(self) -> float:
