@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mdaflow import Config, Envelope, Message, Site, TempFail, open_site
+from mdaflow import Config, ConfigError, Envelope, Message, Site, TempFail, open_site
 from mdaflow.errors import INTERNAL
 
 from . import told
@@ -124,7 +124,16 @@ def step_down(settings: Config) -> None:
 @contextmanager
 def working(settings: Config) -> Iterator[Site]:
     """The site as a worker of the server has it: with its store, and as root with processes for
-    accounts of the machine. Then it is that of the user that delivers, for good."""
+    accounts of the machine. We are the user that delivers from then on, and the log is open.
+
+    Raises ConfigError, TempFail.
+    """
+    from mdaflow.app import log
+
+    try:
+        log.set_up(settings.log)
+    except OSError as error:
+        raise ConfigError((f"log: {settings.log.to}: {error.strerror}",)) from error
     if os.geteuid() != 0 or not (settings.has_accounts or settings.has_uids):
         step_down(settings)
         yield site_of(settings, kept=True)

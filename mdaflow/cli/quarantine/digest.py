@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import click
 
 from mdaflow import MailError, Site, User, find_user, read_config
-from mdaflow.app import log
 from mdaflow.app.digest import digest
 from mdaflow.app.expire import listed
 from mdaflow.cli import EX_TEMPFAIL
@@ -26,7 +25,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command("digest")
-@click.option("-u", "names", multiple=True, metavar="USER", help="A user; may be repeated.")
+@click.option("-u", "names", multiple=True, metavar="ADDRESS", help="A user; may be repeated.")
 @click.option("--all", "everybody", is_flag=True, help="All users of the configuration.")
 @click.option(
     "--since",
@@ -47,9 +46,8 @@ def command(
     Nobody gets a mail about nothing, nor more than one within an hour.
     """
     if bool(names) == everybody:
-        raise click.UsageError("say -u USER or --all")
+        raise click.UsageError("say -u ADDRESS or --all")
     settings = read_config(config)
-    log.set_up(settings.log)
     with working(settings) as here:
         users = listed(here.users) if everybody else [find_user(here, name) for name in names]
         return _tell(here, users, contact or f"postmaster@{here.hostname}", time.time() - since)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import click
 
 from mdaflow import MdaflowError, Site, read_config
-from mdaflow.app import log
 from mdaflow.app.quarantine import Held
 from mdaflow.app.release import learn
 from mdaflow.cli import exit_code
@@ -23,7 +22,6 @@ from .words import found
 def command(kind: str, names: Sequence[str], config: str | None) -> int:
     """Learn that messages are spam, or are none (ham). They stay in the quarantine."""
     settings = read_config(config)
-    log.set_up(settings.log)
     with working(settings) as here:
         chosen = [*found(settings.quarantine, names)]
         return max([_learn(here, name, each, kind) for name, each in chosen])

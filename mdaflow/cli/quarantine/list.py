@@ -14,7 +14,7 @@ from .words import about, clean, field, reason, when
 
 
 @click.command("list")
-@click.option("-u", "user", metavar="USER", help="Only what is for this user.")
+@click.option("-u", "user", metavar="ADDRESS", help="Only what is for this user.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each message.")
 @config_option
 def command(user: str | None, as_json: bool, config: str | None) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import click
 
 from mdaflow import MdaflowError, PermFail, Site, TempFail, read_config
-from mdaflow.app import log
 from mdaflow.app.quarantine import Held, NotHeld
 from mdaflow.app.release import NotDeleted, learn, release
 from mdaflow.cli import EX_NOINPUT, exit_code
@@ -30,7 +29,6 @@ def command(names: Sequence[str], to: str, learned: bool, config: str | None) ->
     not, stays.
     """
     settings = read_config(config)
-    log.set_up(settings.log)
     with working(settings) as here:
         chosen = [*found(settings.quarantine, names)]
         return max([_release(here, name, each, to, learned) for name, each in chosen])
