@@ -26,8 +26,16 @@ def exposure(folder: Path, unit: str, *, accounts: bool) -> float:
     return float(found)
 
 
-@pytest.mark.parametrize("unit", ["mdaflow.service", "mdaflow-expire.service"])
-@pytest.mark.parametrize(("accounts", "most"), [(False, 1.5), (True, 3.5)])
+@pytest.mark.parametrize(
+    ("unit", "accounts", "most"),
+    [
+        ("mdaflow.service", False, 1.5),
+        ("mdaflow.service", True, 3.5),
+        ("mdaflow-expire.service", False, 1.5),
+        ("mdaflow-expire.service", True, 3.5),
+        ("mdaflow-quarantine.service", False, 1.5),
+    ],
+)
 def test_exposure(tmp_path: Path, unit: str, accounts: bool, most: float) -> None:
     """The units are shut as tight as was promised (P53), for accounts as well."""
     assert exposure(tmp_path, unit, accounts=accounts) <= most

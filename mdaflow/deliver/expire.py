@@ -1,7 +1,7 @@
 """Delete what was stored with `expire`, once its time is over.
 
-Nothing in a Maildir is ever deleted but by this, and only what a record in `mdaflow-expire/` names
-(see maildir.py): by the part of its name that never changes, in `new/` or `cur/` of the same
+Nothing in a user's Maildir is ever deleted but by this, and only what a record in `mdaflow-expire/`
+names (see maildir.py): by the part of its name that never changes, in `new/` or `cur/` of the same
 Maildir. A message that its user flagged stays as long as it is, and one that was moved to another
 folder stays for good. No symbolic link is followed, and none is deleted.
 
