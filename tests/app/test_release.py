@@ -8,14 +8,17 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_clamd import Connection, FakeClamd
 from fake_mta import FakeMTA
 from here import ANN, BOB, RAW, Here
 from need import need
 
 from mdaflow.app import release
+from mdaflow.app.config import Clamd, Virus
 from mdaflow.app.release import NoRecipient, NotDeleted
 from mdaflow.deliver import held, maildir, soft
 from mdaflow.deliver.held import Held, NotHeld
@@ -71,6 +74,34 @@ def test_released_by_whom_it_reaches(here: Here) -> None:
         [sent] = [session.data for session in mta.sessions if session.taken]
     assert b"X-mdaflow-Quarantine" not in sent
     assert VIRUS + RAW in sent.replace(b"\r\n", b"\n")
+
+
+def test_policies(here: Here, tmp_path: Path) -> None:
+    """What the configuration puts aside is let go as well, with what scanners say of it."""
+
+    def answer(connection: Connection) -> None:
+        connection.take()
+        connection.line.sendall(b"stream: Eicar-Test FOUND\n")
+
+    with FakeClamd(tmp_path / "clamd", answer) as clamd:
+        here.more = {
+            "scanners": (Clamd((clamd.address,), timeout=5.0),),
+            "virus": Virus(tag=True),
+        }
+        here.set()
+        assert let_go(here, quarantined(here, RAW)) == "250 2.0.0 Saved to INBOX"
+    [stored] = here.mails()
+    assert b"\nX-Virus-Status: " in stored
+
+
+def test_scanner_that_is_away(here: Here, tmp_path: Path) -> None:
+    """What has to be scanned, and cannot be, stays until it can."""
+    here.set(CAUGHT)
+    each = quarantined(here)
+    here.more = {"scanners": (Clamd((f"unix:{tmp_path}/nobody",), timeout=5.0),)}
+    here.close()
+    assert let_go(here, each).startswith("451 4.7.1 ")
+    assert all_held(here) == [each]
 
 
 def test_rules_that_learn(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
