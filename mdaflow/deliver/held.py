@@ -278,17 +278,16 @@ class Taken:
             return _entry(self._root, self._each, _content(self._file, MAX_MESSAGE))
 
     def remove(self, name: str) -> None:
-        """Delete the message, then its envelope, which has its name. Raises TempFail."""
-        with temporary_failures(), directory(self._root, self._each.folder) as folder:
-            part = os.open(self._each.part, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-            try:
-                os.unlink(self._each.file, dir_fd=part)
+        """Delete the message, and then its envelope, which has its name; that may stay, and is
+        found later. Raises TempFail."""
+        each = self._each
+        with temporary_failures(), directory(self._root, each.folder, each.part) as part:
+            os.unlink(each.file, dir_fd=part)
+            with suppress(OSError):
                 os.fsync(part)  # or after a crash it might be there without its envelope
-            finally:
-                os.close(part)
-            if NOTE.fullmatch(f"{name}.json"):
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{ENVELOPES}/{name}.json", dir_fd=folder)
+                if _OURS.fullmatch(name):
+                    with directory(self._root, each.folder, ENVELOPES) as envelopes:
+                        os.unlink(f"{name}.json", dir_fd=envelopes)
 
 
 @contextmanager
