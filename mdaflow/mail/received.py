@@ -17,7 +17,9 @@ from .message import Message
 MAX_LENGTH = 2 << 10
 """Bytes of a field that are looked at."""
 
-_OURS = re.compile(r"(?:from [^\s()]+ (?:\([^()]*\) )?)?by [^\s()]+ \(mdaflow\) with ")
+_OURS = re.compile(
+    r"(?:from [^\s()]+ (?:\([^()]*\) )?)?by [^\s()]+ \(mdaflow(?:, released)?\) with "
+)
 _IP = r"\[(?:IPv6:)?(?P<ip>[0-9A-Fa-f:.]+)\](?::\d+)?"
 _NAME = r"(?:(?P<name>[^\s()\[\]=]+) |[^\s()\[\]=]*@)?"
 """Sendmail puts the answer of an ident server before the name, or before the address."""

@@ -82,6 +82,7 @@ def test_topmost() -> None:
         for envelope in (
             Envelope("a@b", "c@d", client=Client("192.0.2.8", "x (y)", "z ([192.0.2.7])")),
             Envelope("a@b", "c@d", peer="relay x"),
+            Envelope("a@b", "c@d", client=Client("192.0.2.6", "x", "y"), released=True),
             Envelope("a@b", "c@d"),
         )
     )
