@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
 from mdaflow.deliver import held
 from mdaflow.deliver.held import Entry, Held, NotHeld
 from mdaflow.deliver.quarantine import component
 from mdaflow.deliver.retention import Counts, expire
+from mdaflow.errors import TempFail
 
 from .build import Site
 from .decide import find_user
 
 __all__ = ["Counts", "Entry", "Held", "NotHeld", "expire"]  # for the commands
+log = logging.getLogger("mdaflow")
 
 
 def entries(root: str, folder: str = "") -> Iterator[Entry]:
@@ -23,8 +25,12 @@ def entries(root: str, folder: str = "") -> Iterator[Entry]:
     Raises TempFail.
     """
     for each in held.held(root, folder):
-        with suppress(NotHeld):  # released meanwhile
+        try:
             yield held.look(root, each)
+        except NotHeld:  # released meanwhile
+            continue
+        except TempFail as error:
+            log.warning("%s/%s: %s", each.folder, each.file, error)
 
 
 def called(root: str, names: Iterable[str]) -> list[tuple[str, Held]]:

@@ -110,6 +110,18 @@ def test_nothing(site: Site) -> None:
     assert site.call("list").returncode == 75
 
 
+def test_list_with_what_cannot_be_read(site: Site) -> None:
+    """One that is no message, or far too large, stops no other one."""
+    name = site.put()
+    [message] = site.quarantine.glob("*/new/*")
+    with message.with_name("1.huge").open("wb") as file:
+        file.truncate(2 << 30)
+    os.mkfifo(message.with_name("1.fifo"))
+    done = site.call("list")
+    assert (done.returncode, done.stdout.split()[0].decode()) == (0, name[:12])
+    assert done.stderr.decode().splitlines() == ["bob@example.org/1.huge: 1.huge is no message"]
+
+
 HOSTILE = "=?utf-8?q?=1B]0;x=07=E2=80=AE=0Arm?="
 
 
