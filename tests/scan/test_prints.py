@@ -44,7 +44,7 @@ BODY = text(1)
         BODY.upper(),
         BODY.replace(" ", "\n  "),
         f"{BODY} 7718 x9k2 2026-11-21",
-        f"{BODY} xkcdqwrtz",
+        f"{BODY} xkcdqwrtz {'Abacadae' * 4}",
         f"bob@example.org {BODY} <carol@example.net>",
     ],
     ids=["case", "space", "digits", "random", "addresses"],
