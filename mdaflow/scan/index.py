@@ -92,6 +92,7 @@ class Index:
     ) -> None:
         self._path, self._folders, self._take = path, folders, take
         self._most, self._head, self._keep, self._pause = most, head, keep, pause
+        self._paths = [folder.path for folder in folders]
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._inode = 0
@@ -244,6 +245,8 @@ class Index:
     def _go_on(self, until: float) -> bool | None:
         if self._work is None and time.monotonic() < self._rests_until:
             return True
+        if not any(os.path.lexists(path) for path in (self._path, *self._paths)):
+            return True  # nothing to begin with
         self._create()
         self._until = until + LONGEST
         db = self._opened()

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spams import mail, maildir, put, text
@@ -117,8 +118,17 @@ def test_each_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     refreshed(open_index(tmp_path)).close()
     index, opened = open_index(tmp_path), list[str]()
     real_open, real_list = os.open, os.scandir
-    monkeypatch.setattr(os, "open", lambda p, *a, **k: opened.append(p) or real_open(p, *a, **k))
-    monkeypatch.setattr(os, "scandir", lambda p: opened.append("list") or real_list(p))
+
+    def noted_open(path: str, *rest: Any, **more: Any) -> int:
+        opened.append(path)
+        return real_open(path, *rest, **more)
+
+    def noted_list(path: int) -> Any:
+        opened.append("list")
+        return real_list(path)
+
+    monkeypatch.setattr(os, "open", noted_open)
+    monkeypatch.setattr(os, "scandir", noted_list)
     refreshed(index)
     assert "list" not in opened
     new = put(junk, HAM)
@@ -256,6 +266,12 @@ def test_same_tick_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     put(junk, SPAM)
     os.utime(junk / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert found(refreshed(index)) == "exact"
+
+
+def test_nothing_to_follow(tmp_path: Path) -> None:
+    """Where there are no folders no file is made."""
+    assert open_index(tmp_path).refresh()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("year", [-1, 1])
