@@ -7,7 +7,7 @@ delivered; a dry run says that they were not.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ from mdaflow.store import Store
 
 from . import verdicts
 from .lists import ListFiles
+from .personal_indexes import PersonalIndexes
 from .personal_lists import PersonalLists
 from .scanning import Scanning
 
@@ -98,7 +99,7 @@ class Answers:
     """Answers the facts of one site; `delimiters` divide user and detail of a local part.
 
     `rules` is the path of a user's rules, beside which are lists of the user's own; `required` is
-    the score from which on a message is spam.
+    the score from which on a message is spam; `trusted` are the authserv-ids that are believed.
     """
 
     def __init__(
@@ -108,13 +109,16 @@ class Answers:
         rules: str = ".mdaflow/rules",
         scanning: Scanning | None = None,
         required: float = 5.0,
+        trusted: Collection[str] = (),
     ) -> None:
         self.store = store
         self.scanning = scanning or Scanning()
         self.required: float = required
         self.delimiters = delimiters
+        self.trusted = trusted
         self.lists = ListFiles()
         self.personal = PersonalLists(rules)
+        self.indexes = PersonalIndexes(rules)
         self.far: Far | None = None
         """Who is asked about the store; None: it is ours."""
 
@@ -279,8 +283,19 @@ def _failed(fact: Fact, ended: Ended, how: str) -> TempFail:
 
 
 def _known_sender(answers: Answers, fact: Fact, about: About) -> Answer:
-    """So far those that the site or the user has named."""
-    return [answers.is_allowed(fact, about)]
+    """Those that the site or the user has named, and those to whom the user has written."""
+    if answers.is_allowed(fact, about):
+        return [True]
+    if about.user is None:
+        return [False]
+    from mdaflow.scan.senders import is_known
+
+    message, own = about.message or fact.message, (about.user.address, *about.user.own)
+    try:
+        index = answers.indexes.senders(about.user, really=about.really)
+        return [index is not None and is_known(message, index, own, answers.trusted)]
+    except OSError:
+        return None
 
 
 _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
