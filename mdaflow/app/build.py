@@ -231,7 +231,8 @@ def _answers(config: Config, store: Store, state: str, inflight: InFlight | None
     """Who answers what rules ask. Without `state` nothing is kept of what scanners say."""
     scanning = Scanning(lambda: open_scanners(config), store if state else None, state, inflight)
     delimiters, required = config.recipient_delimiter, config.spam.required
-    return Answers(store, delimiters, config.rules.user, scanning, required)
+    trusted = config.trusted_authserv_ids
+    return Answers(store, delimiters, config.rules.user, scanning, required, trusted)
 
 
 def _stages(*programs: ir.Program | None) -> tuple[Stage, ...]:

@@ -50,6 +50,7 @@ _MODULES = (
     *(f"mdaflow.engine.{name}" for name in ("attachments", "lookup", "moments", "triggers")),
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
     *("mdaflow.lang.forward", "mdaflow.route.access", "mdaflow.app.senders"),
+    *("mdaflow.scan.known", "mdaflow.scan.senders"),
     *("hmac", "hashlib", "socket", "encodings.idna"),
 )
 _WANTED: tuple[tuple[Callable[[Config], object], tuple[str, ...]], ...] = (
