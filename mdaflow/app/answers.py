@@ -29,6 +29,7 @@ from .scanning import Scanning
 
 if TYPE_CHECKING:  # a dry run starts no program
     from mdaflow.deliver.program import Ended
+    from mdaflow.scan.dns import Dns
 
 MAX_FILTERED = 50 << 20
 """Bytes that a filter may make of a message."""
@@ -38,8 +39,8 @@ EX_TEMPFAIL = 75
 SEEN = 7 * 86_400.0
 """Seconds for which a message is known that was here."""
 
-FAR = frozenset({"duplicate", "remembered", *verdicts.SHARED})
-"""The facts that take the store of the site, or its scanners."""
+FAR = frozenset({"duplicate", "remembered", "listed", *verdicts.SHARED})
+"""The facts that take the store of the site, its scanners, or what it knows of the DNS."""
 
 Answer = Sequence[Any] | None
 
@@ -119,6 +120,8 @@ class Answers:
         self.lists = ListFiles()
         self.personal = PersonalLists(rules)
         self.indexes = PersonalIndexes(rules)
+        self.dns: Dns | None = None
+        """Who asks lists in the DNS; None: nobody does."""
         self.far: Far | None = None
         """Who is asked about the store; None: it is ours."""
 
@@ -156,7 +159,8 @@ class Answers:
     @property
     def provided(self) -> frozenset[str]:
         """The facts that somebody answers here. Raises ConfigError."""
-        return frozenset(_PROVIDERS) - verdicts.unanswered(self.scanning)
+        nobody = verdicts.unanswered(self.scanning) | ({"listed"} if self.dns is None else set())
+        return frozenset(_PROVIDERS) - nobody
 
     def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""
@@ -298,6 +302,14 @@ def _known_sender(answers: Answers, fact: Fact, about: About) -> Answer:
         return None
 
 
+def _listed(answers: Answers, fact: Fact, about: About) -> Answer:
+    if answers.dns is None:
+        return None
+    message = about.message or fact.message  # the same one, whoever asks: its time is bounded
+    found = answers.dns.listed(fact.arguments[0], message, fact.envelope)
+    return None if found is None else [found]
+
+
 _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "attachment.type": _types,
     "list": _list,
@@ -307,5 +319,6 @@ _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "command": _command,
     "filter": _filter,
     "known_sender": _known_sender,
+    "listed": _listed,
     **verdicts.PROVIDERS,
 }

@@ -32,6 +32,39 @@ def bob(tmp_path: Path) -> User:
     return User(BOB, str(tmp_path), "maildir:Maildir")
 
 
+# lists in the DNS
+
+
+class Lists:
+    """In the place of Dns, with what lists say."""
+
+    def __init__(self, said: dict[str, bool | None]) -> None:
+        self.said = said
+        self.messages: list[Message] = []
+
+    def listed(self, zone: str, message: Message, envelope: Envelope) -> bool | None:
+        self.messages.append(message)
+        return self.said[zone]
+
+
+def test_listed(here: Here) -> None:
+    """Rules ask lists by their zone; what nobody can tell is unknown, and so is all without DNS."""
+    here.set(
+        'rule when listed in "a.example" { deliver to "no" }\n'
+        'set header "X: {subject}"\n'
+        'rule when listed in "b.example" { deliver to "never" }\n'
+        'rule when listed in "c.example" { deliver to "yes" }'
+    )
+    here.send()
+    assert "listed" not in here.site.answers.provided
+    lists: Any = Lists({"a.example": False, "b.example": None, "c.example": True})
+    here.site.answers.dns = lists
+    here.send()
+    assert here.folders == {"INBOX": 1, "yes": 1}
+    assert "listed" in here.site.answers.provided
+    assert len({id(message) for message in lists.messages}) == 1  # P42 is for all of a message
+
+
 # lists
 
 
