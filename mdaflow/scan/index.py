@@ -5,13 +5,7 @@ is looked up. A message that is gone takes its prints with it, unless they are t
 `most` messages count; the oldest go.
 
 A delivery never waits for a large folder: it reads on for `SECONDS` where the one before has ended,
-also in another process, and uses what there is. Processes share the file. It may be deleted at any
-time, and is made anew when it is none of ours: so it is not synced, and a power cut may cost no
-more than that. No write-ahead log: on a network disk several machines may share it as far as its
-locks work.
-
-The file and its folder must be nobody's but ours, and are never made by root for a user; what a
-user has put there in its place is not believed for long.
+also in another process, and uses what there is. Processes share the file (see cache.py).
 
 Known limit: what is gone is noticed by a process that has gone through the whole folder, which one
 that ends after a delivery has no time for in one of many thousand messages.
@@ -22,23 +16,20 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from errno import EBUSY, EPERM
+from contextlib import contextmanager
+from errno import EBUSY
 from struct import iter_unpack, pack
-from urllib.parse import quote
 
+from .cache import WAIT, CacheFile, is_broken, is_busy
 from .letters import Folder, Letter, Opened, Version
 
 SECONDS = 0.02
 """Seconds for which a delivery reads folders."""
 PAUSE = 5.0
 """Seconds after which a folder that changes all the time is looked at again."""
-WAIT = 0.2
-"""Seconds to wait for others."""
 LONGEST = 0.5
 """Seconds that a look may take."""
 FRESH = 2.0
@@ -47,8 +38,6 @@ MAX_VALUES = 500
 """Values that are compared with a print."""
 AT_ONCE = 20_000
 """Keys that are held in memory, so that they need not be looked up."""
-MAX_PAGES = 64 << 8
-"""64 MiB of 4 KiB."""
 
 Print = tuple[int, int]
 Take = Callable[[bytes], Collection[Print]]
@@ -68,7 +57,6 @@ ON CONFLICT (look, value) DO UPDATE SET letters = letters + 1"""
 _LESS = "UPDATE prints SET letters = letters - 1 WHERE look = ? AND value = ?"
 _NONE = "DELETE FROM prints WHERE look = ? AND value = ? AND letters <= 0"
 _SOME = "SELECT key, place, prints FROM letters WHERE key > ? ORDER BY key LIMIT 100"
-_BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _OLDEST = "SELECT key, prints FROM letters ORDER BY changed LIMIT ?"
 
 
@@ -90,14 +78,11 @@ class Index:
         keep: bool = False,
         pause: float = PAUSE,
     ) -> None:
-        self._path, self._folders, self._take = path, folders, take
+        self._file, self._folders, self._take = CacheFile(path, _SCHEMA), folders, take
         self._most, self._head, self._keep, self._pause = most, head, keep, pause
-        self._paths = [folder.path for folder in folders]
         self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
-        self._inode = 0
-        self._until = 0.0
         self._work: Iterator[object] | None = None
+        self._worked_on: sqlite3.Connection | None = None
         self._rests_until = 0.0
         self._came_to: tuple[object, ...] = ()
         self._told = ""
@@ -136,94 +121,28 @@ class Index:
         with self._lock:
             self._stop()
 
-    # the file
-
     @contextmanager
     def _looking(self) -> Iterator[sqlite3.Connection | None]:
         """The file to be looked into; None when there is none yet."""
         if not self._lock.acquire(timeout=WAIT):
-            raise OSError(EBUSY, "others are at it", self._path)
+            raise OSError(EBUSY, "others are at it", self._file.path)
         try:
-            self._until = time.monotonic() + LONGEST
-            yield self._opened()
+            yield self._file.open(LONGEST)
         except sqlite3.Error as error:
             self._stop()
-            raise OSError(f"{self._path}: {error}") from error
+            raise OSError(f"{self._file.path}: {error}") from error
         finally:
             self._lock.release()
 
-    def _opened(self) -> sqlite3.Connection | None:
-        """The file that is there now. Raises OSError, sqlite3.Error."""
-        try:
-            about = os.lstat(self._path)
-        except FileNotFoundError:
-            self._stop()
-            return None
-        if self._db is None or about.st_ino != self._inode:
-            self._stop()
-            _refuse(self._path, about)
-            mine = about.st_uid == os.geteuid()
-            self._db, self._inode = self._connect("rw" if mine else "ro"), about.st_ino
-        return self._db
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            f"file:{quote(self._path)}?mode={mode}",
-            uri=True,
-            timeout=WAIT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            db.set_progress_handler(lambda: time.monotonic() > self._until, 10_000)
-            for pragma in ("trusted_schema = OFF", "synchronous = OFF", "cache_size = -2000"):
-                db.execute(f"PRAGMA {pragma}")
-            db.execute(f"PRAGMA max_page_count = {MAX_PAGES}")
-            found = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema") if sql}
-            if not found and mode == "rw":
-                self._make(db)
-            elif found != set(_SCHEMA):
-                raise sqlite3.DatabaseError("it is none of ours")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _make(self, db: sqlite3.Connection) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        if not db.execute("SELECT 1 FROM sqlite_schema").fetchone():  # nobody was faster
-            for statement in _SCHEMA:
-                db.execute(statement)
-        db.execute("COMMIT")
-
-    def _create(self) -> None:
-        """Make the file if it is missing. Raises OSError."""
-        folder = os.path.dirname(self._path)
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-        about = os.lstat(folder)
-        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
-            raise OSError(EPERM, "a folder that is not ours", folder)
-        with suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
     def _stop(self) -> None:
-        self._work, self._came_to = None, ()
-        if self._db is not None:
-            self._db.close()
-        self._db = None
+        self._work = None
+        self._file.close()
 
     def _tell(self, error: Exception) -> None:
         """Say once what is wrong; that somebody else is at it is nothing."""
-        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
-        if not busy and str(error) != self._told:
+        if not is_busy(error) and str(error) != self._told:
             self._told = str(error)
-            log.warning("%s: %s", self._path, error)
-
-    def _forget(self) -> None:
-        for path in (self._path, f"{self._path}-journal"):
-            with suppress(OSError):
-                os.unlink(path)
+            log.warning("%s: %s", self._file.path, error)
 
     # following the folders
 
@@ -235,8 +154,8 @@ class Index:
             return self._go_on(until)
         except (OSError, sqlite3.Error) as error:
             self._stop()
-            if type(error) is sqlite3.DatabaseError:  # it is broken, or none of ours
-                self._forget()
+            if is_broken(error):
+                self._file.remove()
             self._tell(error)
             return None
         finally:
@@ -245,14 +164,15 @@ class Index:
     def _go_on(self, until: float) -> bool | None:
         if self._work is None and time.monotonic() < self._rests_until:
             return True
-        if not any(os.path.lexists(path) for path in (self._path, *self._paths)):
+        paths = (self._file.path, *(folder.path for folder in self._folders))
+        if not any(map(os.path.lexists, paths)):
             return True  # nothing to begin with
-        self._create()
-        self._until = until + LONGEST
-        db = self._opened()
+        self._file.create()
+        db = self._file.open(until - time.monotonic() + LONGEST)
         if db is None:
             return None
-        self._work = self._work or self._follow(db)
+        if self._work is None or db is not self._worked_on:
+            self._work, self._worked_on, self._came_to = self._follow(db), db, ()
         for _ in self._work:
             if time.monotonic() >= until:
                 self._note(db)
@@ -364,13 +284,3 @@ class _Known:
 def _is_fresh(version: Version) -> bool:
     """The next change may have the same time: a clock of files has ticks."""
     return any(abs(time.time() - changed / 1e9) < FRESH for changed in version.changed)
-
-
-def _refuse(path: str, about: os.stat_result) -> None:
-    """Raises OSError for what must not count."""
-    folder = os.lstat(os.path.dirname(path))
-    owners = (0, os.geteuid(), folder.st_uid)
-    if not (stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_uid in owners):
-        raise OSError(EPERM, "not a file of its owner", path)
-    if not stat.S_ISDIR(folder.st_mode):
-        raise OSError(EPERM, "in a folder that is a symbolic link", path)

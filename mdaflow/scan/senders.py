@@ -21,8 +21,6 @@ from mdaflow.mail.message import Message
 from .index import PAUSE, Index
 from .letters import Folder
 
-SENT = ("Sent", "Sent Items", "Sent Messages")
-"""What mail programs call the folder."""
 MOST = 50_000
 """Messages whose addresses are known."""
 MAX_ADDRESSES = 100
