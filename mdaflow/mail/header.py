@@ -104,6 +104,11 @@ def text_of(raw: bytes, charset: str = "utf-8", *, cut: bool = False) -> str:
     return raw.decode("latin-1")
 
 
+def is_charset(name: str) -> bool:
+    """Whether text in a charset of this name can be decoded."""
+    return _codec(name) is not None
+
+
 @lru_cache(256)
 def _codec(charset: str) -> str | None:
     name = normalize_encoding(charset[:40]).lower()

@@ -20,6 +20,7 @@ from .raw import Raw, cut, digest, let_go, slices
 
 if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
     from .mime import Part
+    from .readings import Contents, Readings
 
 MAX_TEXT = 4 << 20
 MAX_READ = 8 << 20
@@ -122,9 +123,23 @@ class Message:
         return parts(self.raw)
 
     @cached_property
+    def readings(self) -> Readings:
+        """What all readers see together: these parts, and what others make of the message."""
+        from .readings import read
+
+        return read(self.raw, self.parts)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What is to be scanned: the contents of all readings."""
+        from .readings import gather
+
+        return gather(self.readings)
+
+    @cached_property
     def attachments(self) -> list[Part]:
-        """The parts that are there to be saved, not read."""
-        return [part for part in self.parts if part.attached]
+        """The parts that are there to be saved, not read, in the eyes of any reader."""
+        return [part for part in self.readings.parts if part.attached]
 
     @cached_property
     def body(self) -> str:
@@ -177,6 +192,14 @@ class _Edited(Message):
     @cached_property
     def parts(self) -> list[Part]:
         return self._original.parts
+
+    @cached_property
+    def readings(self) -> Readings:
+        return self._original.readings
+
+    @cached_property
+    def contents(self) -> Contents:
+        return self._original.contents
 
     @cached_property
     def body(self) -> str:

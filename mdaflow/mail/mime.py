@@ -8,14 +8,14 @@ belongs to the part it is in. Nothing here raises, whatever the bytes.
 
 from __future__ import annotations
 
-import binascii
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.message import Message as EmailPart
 
 from . import header
 from .raw import Raw, finds, let_go, slices
+from .transfer import DECODERS, OTHERS
 
 MAX_PARTS = 10_000
 MAX_DEPTH = 64
@@ -43,6 +43,8 @@ class Part:
     disposition: str
     name: str
     """The file name, decoded; empty when there is none."""
+    head: int = -1
+    """Where its header begins, which ends at `start`; -1 when it has none."""
 
     @property
     def attached(self) -> bool:
@@ -65,7 +67,7 @@ class Part:
             torn = _TORN.search(self.raw, max(self.start, end - 2), end)
             end = torn.start() if torn else end
         raw = slices(self.raw, self.start, end)
-        decode = _DECODERS.get(self.encoding)
+        decode = DECODERS.get(self.encoding) or OTHERS.get(self.encoding)
         return raw if decode is None else decode(raw)
 
     @property
@@ -76,49 +78,6 @@ class Part:
 
 
 _TORN = re.compile(rb"=[^=]?\Z")  # an escape that is cut in two
-_ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-_NO_BASE64 = bytes(c for c in range(256) if c not in _ALPHABET)
-_NO_BASE64_OR_PAD = _NO_BASE64.replace(b"=", b"")
-
-
-def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """What can be read of it: padding may be missing, other characters are passed over."""
-    text = b""
-    for piece in pieces:
-        if text:  # and there is more behind it
-            text = text.translate(None, _NO_BASE64_OR_PAD)
-            letters, last = text.replace(b"=", b""), text[-1:]
-            begun = len(letters) % 4
-            content = binascii.a2b_base64(text + b"A" * (-begun % 4))
-            if len(content) < (len(letters) + 3) // 4 * 3:  # pads have ended it
-                break
-            yield content[: len(letters) // 4 * 3]
-            text = letters[len(letters) - begun :] + (last if last == b"=" else b"")
-        text += piece
-    try:
-        yield binascii.a2b_base64(text + b"==")
-    except binascii.Error:  # one character is too many at the end
-        clean = text.translate(None, _NO_BASE64)
-        yield binascii.a2b_base64(clean[: len(clean) // 4 * 4])
-
-
-def _quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Divided behind a line, else, in a line of a MiB, before an escape."""
-    text = b""
-    for piece in pieces:
-        if text:
-            end = text.rfind(b"\n") + 1 or len(text[: text.rfind(b"=") + 1].rstrip(b"="))
-            end = end or len(text)
-            yield binascii.a2b_qp(text[:end])
-            text = text[end:]
-        text += piece
-    yield binascii.a2b_qp(text)
-
-
-_DECODERS: dict[str, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
-    "base64": _base64,
-    "quoted-printable": _quoted_printable,
-}
 
 
 def parts(raw: Raw) -> list[Part]:
@@ -132,7 +91,7 @@ def parts(raw: Raw) -> list[Part]:
         part, boundary = _head(raw, start, end)
         inner: list[tuple[int, int]] = []
         if depth < MAX_DEPTH and boundary:
-            inner = _split(raw, part.start, end, boundary)
+            inner = split(raw, part.start, end, boundary)
         elif depth < MAX_DEPTH and part.type == "message/rfc822" and part.start < end:
             todo.append((part.start, end, depth + 1))
         if not inner:
@@ -152,10 +111,10 @@ def _head(raw: Raw, start: int, end: int) -> tuple[Part, bytes]:
             # `email` needs the square of the semicolons to take a field apart
             part[name.decode()] = ";".join(text.split(";")[:MAX_SEMICOLONS])
     let_go(raw)
-    return _leaf(raw, body, end, part), _boundary(part)
+    return _leaf(raw, start, body, end, part), _boundary(part)
 
 
-def _leaf(raw: Raw, start: int, end: int, part: EmailPart) -> Part:
+def _leaf(raw: Raw, head: int, start: int, end: int, part: EmailPart) -> Part:
     declared = _TYPE.match(part.get("content-type", ""))
     return Part(
         raw,
@@ -163,13 +122,19 @@ def _leaf(raw: Raw, start: int, end: int, part: EmailPart) -> Part:
         end,
         declared[1].lower() if declared else "text/plain",
         _parameter(part, "charset", "content-type"),
-        part.get("content-transfer-encoding", "").strip().lower(),
+        _encoding(part.get("content-transfer-encoding", "")),
         part.get("content-disposition", "").partition(";")[0].strip().lower(),
         header.decode_words(
             _parameter(part, "filename", "content-disposition")
             or _parameter(part, "name", "content-type")
         ),
+        head,
     )
+
+
+def _encoding(declared: str) -> str:
+    found = declared.strip().lower()
+    return "" if found in OTHERS else found
 
 
 def _boundary(part: EmailPart) -> bytes:
@@ -193,7 +158,7 @@ def _parameter(part: EmailPart, name: str, field: str) -> str:
     return str(value)
 
 
-def _split(raw: Raw, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
+def split(raw: Raw, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
     """The body parts of a multipart between its delimiter lines (RFC 2046 section 5.1.1).
 
     The line above `start` is the empty one behind the header.

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mapped import mapped
 
-from mdaflow.mail import edit, header, mime, raw
+from mdaflow.mail import edit, header, mime, raw, transfer
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.mime import Part
@@ -159,7 +159,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 @given(BASE64, st.integers(1, 20))
 def test_base64_in_pieces(data: bytes, size: int) -> None:
     """Wherever base64 is cut, wherever pads are, the content is the same."""
-    assert b"".join(mime._base64(cut(data, size))) == b"".join(mime._base64([data]))
+    assert b"".join(transfer.base64(cut(data, size))) == b"".join(transfer.base64([data]))
 
 
 @given(LINES, st.integers(3, 20))
@@ -167,13 +167,13 @@ def test_quoted_printable_in_pieces(data: bytes, size: int) -> None:
     """Lines that are shorter than a piece give the same content wherever they are cut."""
     data = b"\n".join(line[:3] for line in data.split(b"\n"))
     whole = binascii.a2b_qp(data)
-    assert b"".join(mime._quoted_printable(cut(data, max(4, size)))) == whole
+    assert b"".join(transfer.quoted_printable(cut(data, max(4, size)))) == whole
 
 
 @given(st.lists(st.sampled_from([b"=41", b"x"]), max_size=60).map(b"".join), st.integers(3, 9))
 def test_quoted_printable_without_lines(data: bytes, size: int) -> None:
     """An escape is not divided where there is no line end in sight."""
-    assert b"".join(mime._quoted_printable(cut(data, size))) == binascii.a2b_qp(data)
+    assert b"".join(transfer.quoted_printable(cut(data, size))) == binascii.a2b_qp(data)
 
 
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
