@@ -116,7 +116,7 @@ def typed(name: str, said: str) -> list[Any]:
         return [_TRUTHS[value] for value in values]
     if kind == "number":
         return [float(value) for value in values]
-    if name == "attachment.inner":
+    if name in ("attachment.inner", "attachment.danger"):
         return [value.split(" + ") if value else [] for value in values]
     return values
 

@@ -1,10 +1,15 @@
-"""Attachments: what their headers say, and what those who have looked into them say."""
+"""Attachments: what their headers say, and what those who have looked into them say.
+
+A name has a value for each of its readings, and so has an extension: a test that is true of one of
+them holds, and `every` asks all of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mdaflow.lang.ir import Subject
+from mdaflow.mail.names import extensions, names
 from mdaflow.mail.raw import digest
 
 from .context import Context, Values, ask
@@ -29,13 +34,12 @@ def attachment_values(context: Context, part: str) -> Sequence[Values] | None:
         case "declared_type":
             return [[(p.type,)] for p in parts]
         case "extension":
-            names = [p.name.rstrip(" .") for p in parts]  # some systems leave those out
-            return [[(name.rpartition(".")[2],)] if "." in name else [] for name in names]
+            return [[(e,) for e in extensions(names(p))] for p in parts]
         case "sha256":
             return [[(digest(p.pieces()),)] for p in parts]
-        case "type" | "inner":
+        case "type" | "inner" | "danger":
             return _asked_of_attachments(context, f"attachment.{part}")
-    return [[(p.name or p.type,)] for p in parts]
+    return [[(name,) for name in names(p) or (p.type,)] for p in parts]
 
 
 def _asked_of_attachments(context: Context, name: str) -> Sequence[Values] | None:

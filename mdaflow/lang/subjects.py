@@ -29,7 +29,8 @@ MOMENT_PARTS = {
     "age": "number",
 }
 ATTACHMENT_PARTS = {
-    **dict.fromkeys(("name", "extension", "type", "declared_type", "sha256", "inner"), "text"),
+    **dict.fromkeys(("name", "extension", "type", "declared_type", "sha256"), "text"),
+    **dict.fromkeys(("inner", "danger"), "text"),
     "size": "number",
     "count": "number",
 }
@@ -132,5 +133,5 @@ def type_of(name: str, part: str) -> str:
 def is_asked(name: str, part: str) -> bool:
     """Does somebody have to be asked for it?"""
     if name == "attachment":
-        return part in ("type", "inner")
+        return part in ("type", "inner", "danger")
     return name in SUBJECTS and SUBJECTS[name].asked
