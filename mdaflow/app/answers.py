@@ -181,6 +181,22 @@ def _types(answers: Answers, fact: Fact, about: About) -> Answer:
     return attachment_types(fact)
 
 
+def _inner(answers: Answers, fact: Fact, about: About) -> Answer:
+    from mdaflow.scan.dangers import inner
+
+    return inner(about.message or fact.message)
+
+
+def _dangers(answers: Answers, fact: Fact, about: About) -> Answer:
+    from mdaflow.scan.dangers import dangers
+
+    return dangers(about.message or fact.message)
+
+
+def _ambiguous(answers: Answers, fact: Fact, about: About) -> Answer:
+    return [bool(fact.message.readings.doubts)]
+
+
 def _list(answers: Answers, fact: Fact, about: About) -> Answer:
     path = fact.arguments[0]
     home = "" if fact.owner == "site" else _home(path, about.user)
@@ -312,6 +328,9 @@ def _listed(answers: Answers, fact: Fact, about: About) -> Answer:
 
 _PROVIDERS: dict[str, Callable[[Answers, Fact, About], Answer]] = {
     "attachment.type": _types,
+    "attachment.inner": _inner,
+    "attachment.danger": _dangers,
+    "ambiguous": _ambiguous,
     "list": _list,
     "duplicate": _duplicate,
     "remembered": _remembered,

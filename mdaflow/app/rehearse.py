@@ -48,6 +48,7 @@ _MODULES = (
     *(f"mdaflow.deliver.{name}" for name in DELIVERERS.values()),
     *(f"mdaflow.deliver.{name}" for name in ("send", "letters", "program", "ledger")),
     *(f"mdaflow.engine.{name}" for name in ("attachments", "lookup", "moments", "triggers")),
+    *(f"mdaflow.scan.{name}" for name in ("dangers", "magic")),
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
     *("mdaflow.lang.forward", "mdaflow.route.access", "mdaflow.app.senders"),
     *("mdaflow.scan.known", "mdaflow.scan.senders"),

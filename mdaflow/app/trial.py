@@ -239,7 +239,7 @@ _PLANNED: dict[str, Callable[[Action], Any]] = {
 
 # facts
 
-_AT_HAND = ("attachment.type", "attachment.inner", "list")
+_AT_HAND = ("attachment.type", "attachment.inner", "attachment.danger", "ambiguous", "list")
 """What is found in the message itself, or beside the rules."""
 _NEUTRAL: dict[str, Sequence[Any]] = {"truth": (False,), "number": (0.0,), "text": ()}
 _UNKNOWN = ("spam",)
@@ -265,7 +265,7 @@ def neutral(ask: Ask) -> Ask:
 def _neutral(fact: Fact) -> Sequence[Any] | None:
     if fact.name == "attachment.type":
         return [part.type for part in fact.message.attachments]
-    if fact.name == "attachment.inner":
+    if fact.name in ("attachment.inner", "attachment.danger"):
         return [()] * len(fact.message.attachments)
     if fact.name in ir.QUESTIONS:
         return _NEUTRAL["truth"]

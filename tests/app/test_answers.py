@@ -274,7 +274,7 @@ def test_longest_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # what else
 
 
-@pytest.mark.parametrize("name", ["spam.score", "virus.found", "listed", "attachment.inner", "x"])
+@pytest.mark.parametrize("name", ["spam.score", "virus.found", "listed", "spam.bayes", "x"])
 def test_unknown(name: str) -> None:
     """What nobody answers is unknown."""
     assert name not in Answers(MemoryStore()).provided
