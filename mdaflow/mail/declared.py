@@ -15,10 +15,12 @@ from urllib.parse import unquote_to_bytes
 from . import header
 from .raw import Raw
 
-MAX_HEAD = 64 << 10
 MAX_VALUE = 4 << 10
 MAX_FIELDS = 20
 MAX_READINGS = 32
+MAX_SECTIONS = 64
+MAX_PARAMETER = 1_000
+"""Characters of one parameter, or of one section of it."""
 
 Declared = dict[str, list[bytes]]
 """Field -> the different bodies of those fields, folded as they came."""
@@ -29,16 +31,16 @@ _FIELD = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _QUOTED = rb'"[^"\\\x00-\x1f\x7f-\xff]*"'
-_TOKEN = rb'[^\s;"(),\\\x00-\x1f\x7f-\xff]*'
+_TOKEN = rb'[^\s;"(),\\\x00-\x1f\x7f-\xff]+'
 _PLAIN = re.compile(
     rb"\s*[\w!#$&^.+-]+(?:/[\w!#$&^.+-]+)?\s*"
-    rb"(?:;\s*[\w.-]+\s*=\s*(?:" + _QUOTED + rb"|" + _TOKEN + rb")\s*)*;?\s*"
+    rb"(?:;\s*[\w.-]+\s*=(?:\s*(?:" + _QUOTED + rb"|" + _TOKEN + rb"))?\s*)*;?\s*"
 )
 
 
 def declared(raw: Raw, start: int, end: int) -> Declared:
     """The fields about content in a header block, at most 20 of each name."""
-    head = raw[start : min(end, start + MAX_HEAD)]
+    head = raw[start:end]
     found: Declared = {}
     for text in _spellings(head):
         for field in _FIELD.finditer(text):
@@ -66,18 +68,22 @@ def plain(value: bytes, name: bytes) -> bool:
 def parameters(value: bytes, name: str) -> list[str]:
     """Every reading of a parameter, at most 32; bytes that are no UTF-8 as surrogates."""
     text = header.unfold(value).decode("utf-8", "surrogateescape")
-    found = [(m[1], bool(m[2]), _values(text[m.end() :])) for m in _starts(text, name)]
+    found = [
+        (m[1], bool(m[2]), _values(text[m.end() : m.end() + MAX_PARAMETER]))
+        for m in _starts(text, name)
+    ]
     whole = [r for at, encoded, values in found if not at for r in _whole(values, encoded)]
     sections = [(int(at), encoded, values[0]) for at, encoded, values in found if at and values]
     readings = [*_joined(sections), *whole]
-    tight = [r.replace(" ", "").replace("\t", "") for r in readings if b"\n" in value]
+    folded = b'"' in _CLOSED.sub(b"", value)  # who unfolds within quotes may drop the space
+    tight = [r.replace(" ", "").replace("\t", "") for r in readings if folded]
     return list(dict.fromkeys(r for r in (*readings, *tight) if r))[:MAX_READINGS]
 
 
 def _starts(text: str, name: str) -> Iterator[re.Match[str]]:
     pattern = rf"(?<![\w-]){name}\"?(?:\*(\d{{1,4}}))?(\*?)\s*=\s*"
     found = re.finditer(pattern, text, re.ASCII | re.IGNORECASE)
-    return (m for _, m in zip(range(MAX_READINGS * 4), found, strict=False))
+    return (m for _, m in zip(range(MAX_SECTIONS), found, strict=False))
 
 
 def _values(text: str) -> list[str]:
@@ -109,6 +115,7 @@ def _values(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+_CLOSED = re.compile(rb'"[^"\n]*"')
 _BARE = re.compile(r'[^\s;"(),]*')
 _STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)

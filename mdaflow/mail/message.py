@@ -19,8 +19,9 @@ from .header import decoded, undecoded
 from .raw import Raw, cut, digest, let_go, slices
 
 if TYPE_CHECKING:  # most messages are sorted by their header: MIME is imported when asked for
+    from .contents import Contents
     from .mime import Part
-    from .readings import Contents, Readings
+    from .readings import Readings
 
 MAX_TEXT = 4 << 20
 MAX_READ = 8 << 20
@@ -132,7 +133,7 @@ class Message:
     @cached_property
     def contents(self) -> Contents:
         """What is to be scanned: the contents of all readings."""
-        from .readings import gather
+        from .contents import gather
 
         return gather(self.readings)
 

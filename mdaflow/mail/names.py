@@ -32,6 +32,7 @@ _DOTS = str.maketrans(dict.fromkeys("\u2024\u3002\uff0e\uff61\ufe52\u0701\u0702\
 _LEFT_OUT = " .\t\u00a0\u3000"
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _FOLDER = re.compile(r"[/\\]")
+_STREAM = re.compile("[:;]")
 _LETTERS = re.compile(r"\w+")
 _CHARSET = re.compile(rb"\*\d{0,4}\*?\s*=\s*\"?([\w.:+-]*)'[^']*'", re.ASCII)
 _WORD = re.compile(r"=\?([^?\s]*)\?([^?\s]*)\?")
@@ -111,7 +112,7 @@ def _cleaned(reading: str) -> Iterator[str]:
         yield clean
         yield _plain(REVERSING.sub("", clean))
         yield _FOLDER.split(clean.rstrip("/\\"))[-1]
-        yield clean.partition(":")[0]
+        yield _STREAM.split(clean)[0]
 
 
 def _shown(reading: str) -> str:

@@ -18,21 +18,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from . import header
 from .declared import Declared, declared, parameters, plain
+from .embedded import SIGNS, fields_about_content, files, runs
 from .mime import MAX_DEPTH, MAX_PARTS, Part, split
 from .names import names
 from .raw import Raw, finds, slices
-from .transfer import ALPHABET, DECODERS, UU_BEGIN, YENC_BEGIN
+from .transfer import ALPHABET, DECODERS, OTHER_WAYS, OTHERS
 
-if TYPE_CHECKING:
-    from .message import Message
-
-MAX_CONTENTS = 64 << 20
-"""Bytes of all contents together, decoded."""
 MAX_FOUND = 1_000
 """Headers and encoded files that stand in texts."""
 MAX_COPY = 16 << 20
@@ -40,7 +35,7 @@ MAX_COPY = 16 << 20
 MAX_TEXT = 8 << 20
 """Bytes of a text that are looked at for what stands encoded in it."""
 
-_MESSAGES = ("message/rfc822", "message/global", "message/news")
+MESSAGES = ("message/rfc822", "message/global", "message/news")
 _ELSEWHERE = ("message/partial", "message/external-body")
 _TYPE = re.compile(rb"\s*\"?([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
 _JUNK = re.compile(rb"\n(?![ \t\n]|>?From )(?![!-9;-~]+[ \t\x00]*:)[^\n]+")
@@ -49,11 +44,9 @@ _LOOSE = re.compile(rb"^content-[a-z-]+[\x00-\x09\x0b-\x20]+:", re.MULTILINE | r
 _CONTENT = re.compile(rb"^content-(?:ty|tr|di)", re.MULTILINE | re.IGNORECASE)
 _DIVIDER = re.compile(rb"\n([ \t\r\x00]*|--[^\n]*)(?=\n)")
 _EXACT = re.compile(rb"[ \t\r]*(?:--)?[ \t\r]*")
-_RUN = re.compile(rb"(?:\n[A-Za-z0-9+/]{24,}+={0,2}+[ \t\r]*+)++(?:\n[A-Za-z0-9+/]+={0,2}(?=\s))?")
 _ESCAPES = re.compile(rb"(?:=[0-9A-Fa-f]{2}(?:=\n)?){8}")
 _LINE = re.compile(rb"^[A-Za-z0-9+/]{8,}={0,2}[ \t\r]*$", re.MULTILINE)
 _SOFT = re.compile(rb"=[ \t]+\r?\n|=[ \t]*\r(?!\n)")
-_BINHEX = b"(This file must be converted with BinHex"
 _PADDED = b" \t\r\n" + ALPHABET
 
 
@@ -68,94 +61,6 @@ class Readings(NamedTuple):
     """Why readers see different things, in a few words each; empty when they do not."""
     limit: str = ""
     """Why not all was looked at; empty when it was."""
-
-
-class Content(NamedTuple):
-    """Something to be scanned."""
-
-    part: Part
-    charset: str = ""
-    """Not empty: it is a text in no superset of ASCII, and given in UTF-8."""
-
-    def pieces(self) -> Iterable[bytes]:
-        """The decoded content, each piece of a few MiB at most."""
-        if not self.charset:
-            return self.part.pieces()
-        text = self.part.content(MAX_TEXT).decode(self.charset, "ignore")
-        return (text.encode("utf-8", "ignore"),)
-
-
-class Contents(NamedTuple):
-    """All contents of a message, the same bytes once."""
-
-    found: tuple[Content, ...]
-    limit: str = ""
-    """Why these are not all; empty when they are."""
-
-
-def contents(message: Message) -> Iterator[Content]:
-    """What is to be scanned: all contents of all readings, decoded, the same bytes once.
-
-    At most 64 MiB and 10,000 of them; `message.contents.limit` says when there is more. The raw
-    message is not among them.
-    """
-    return iter(message.contents.found)
-
-
-def gather(readings: Readings) -> Contents:
-    """The contents of all readings."""
-    found: list[Content] = []
-    seen: set[bytes] = set()
-    left, limit = MAX_CONTENTS, readings.limit
-    for content in _each(readings):
-        if left < 0 or len(found) >= MAX_PARTS:
-            return Contents(tuple(found), limit or "too many contents")
-        hashed = sha256()
-        for piece in content.pieces():
-            hashed.update(piece)
-            left -= len(piece)
-        if hashed.digest() not in seen:
-            seen.add(hashed.digest())
-            found.append(content)
-    return Contents(tuple(found), limit)
-
-
-def _each(readings: Readings) -> Iterator[Content]:
-    for part in (*readings.parts, *readings.more):
-        if part.type in _MESSAGES and part.encoding not in DECODERS:
-            continue  # what is in it comes by itself
-        yield Content(part)
-        if charset := _odd_charset(part):
-            yield Content(part, charset)
-
-
-def _odd_charset(part: Part) -> str:
-    """The charset of a text in which ASCII is written differently; mostly empty."""
-    if not part.type.startswith("text/"):
-        return ""
-    start = part.content(64)
-    for mark, charset in _MARKS:
-        if start.startswith(mark):
-            return charset
-    if start.count(0) >= len(start) // 3 > 0:
-        return "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
-    return _recoded(part.charset) if part.charset else ""
-
-
-_MARKS = (
-    (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
-)  # fmt: skip
-_ASCII = bytes(range(32, 127))
-
-
-def _recoded(charset: str) -> str:
-    name = charset.strip().lower().replace("_", "-")
-    if name.replace("-", "").removeprefix("unicode11").startswith("utf7"):
-        return "utf-7"
-    if not header.is_charset(name):
-        return ""
-    return name if _ASCII.decode(name, "ignore").encode("utf-8", "ignore") != _ASCII else ""
 
 
 def read(raw: Raw, parts: Iterable[Part]) -> Readings:
@@ -176,7 +81,7 @@ class _Walk:
         self.more: dict[tuple[object, ...], Part] = {}
         self.doubts: dict[str, None] = {}
         self.limit = ""
-        self.left = 8 * len(raw) + MAX_CONTENTS
+        self.left = 8 * len(raw) + (64 << 20)
         """Bytes that may still be looked at."""
         self.entities = 0
         self.strays = 0
@@ -184,20 +89,22 @@ class _Walk:
         self.todo: list[tuple[Raw, int, int, int]] = []
         self.heads: list[tuple[int, int]] = []
         self.coded: list[tuple[int, int]] = []
-        """Where base64 stands in the message itself."""
+        """Where base64 and quoted-printable stand in the message itself."""
         self.bare: list[int] = []
         """Where parts without a header begin."""
         self.boundaries: set[bytes] = set()
         self.odd: list[bytes] = []
         """Lines that go on behind a boundary."""
         self.undivided = False
+        self.quiet = False
+        """What is looked at now is shown by no reader, so nobody can differ."""
         self.copies: list[Raw] = []  # an id belongs to what is kept
 
     def run(self) -> None:
         """Find everything."""
         self._walk([(self.raw, 0, len(self.raw), 0)], self.found)
         if self.odd and any(not self._is_boundary(line) for line in self.odd):
-            self.doubts["a line that begins as a boundary"] = None
+            self._doubt("a line that begins as a boundary")
         self._texts()
         self._stray_headers(self.raw)
         self._bare_returns()
@@ -216,6 +123,10 @@ class _Walk:
                 self._stop("more than 10,000 parts")
                 return
             self._entity(raw, start, end, depth, into)
+
+    def _doubt(self, why: str) -> None:
+        if not self.quiet:
+            self.doubts[why] = None
 
     def _stop(self, why: str) -> None:
         self.limit = self.limit or why
@@ -242,11 +153,13 @@ class _Walk:
         if end - start > header.MAX_BLOCK and body == head_end:
             self._too_long(raw, start, head_end, end)
         fields = declared(raw, start, head_end)
+        if not self._spend(sum(len(v) << 5 for values in fields.values() for v in values)):
+            return  # taking parameters apart costs more than finding them
         divided = start < head_end and self._odd_head(raw, start, head_end)
         encodings = self._encodings(fields)
         types = fields.get("content-type") or [b""]
         if len({(_type(t), *_boundaries(t)) for t in types}) > 1:
-            self.doubts["two types"] = None
+            self._doubt("two types")
         leaf = True
         for value in types:
             inner = self._divide(raw, divided or body, end, value)
@@ -254,7 +167,7 @@ class _Walk:
             if depth < MAX_DEPTH:
                 self.todo += [(raw, a, b, depth + 1) for a, b in reversed(inner)]
                 self._within(raw, body, end, depth, value, encodings)
-            elif inner or _type(value) in _MESSAGES:
+            elif inner or _type(value) in MESSAGES:
                 self._stop("nested deeper than 64")
         if leaf:
             self._leaves(raw, start, body, end, fields, encodings, into)
@@ -267,12 +180,12 @@ class _Walk:
         """Where the parts begin already, if that is in the header; 0 if it is not."""
         head = raw[start:end]
         if _LOOSE.search(head):
-            self.doubts["a space before a colon"] = None
+            self._doubt("a space before a colon")
         junk = _JUNK.search(head)
         blank = _BLANK.search(head)
         for odd, why in ((junk, "a header line without a colon"), (blank, "a blank header line")):
             if odd and _CONTENT.search(head, odd.end() + 1):
-                self.doubts[why] = None
+                self._doubt(why)
         return start + junk.start() + 1 if junk and junk[0].startswith(b"\n--") else 0
 
     def _encodings(self, fields: Declared) -> list[str]:
@@ -283,11 +196,11 @@ class _Walk:
             word = "".join(filter(str.isalnum, plain_value))
             guessed = {code: None for sign, code in _ENCODINGS if sign in word}
             if guessed and plain_value not in DECODERS:
-                self.doubts["an unclear transfer encoding"] = None
+                self._doubt("an unclear transfer encoding")
                 found[""] = None
             found |= guessed or {"": None}
         if len(found) > 1:
-            self.doubts["two transfer encodings"] = None
+            self._doubt("two transfer encodings")
         return list(found) or [""]
 
     def _divide(self, raw: Raw, start: int, end: int, value: bytes) -> list[tuple[int, int]]:
@@ -300,16 +213,16 @@ class _Walk:
             if not self._spend(end - start):
                 break
             inner = split(raw, start, end, boundary)
-            if inner:
+            if inner and not self.quiet:
                 self.boundaries.add(boundary)
                 self._behind(raw, inner, end, boundary)
             found |= dict.fromkeys(inner)
-        if multipart and not found:
+        if multipart and not found and not self.quiet:
             self.undivided = True
         if found and not _type(value).startswith("multipart/"):
-            self.doubts["a boundary, but no multipart"] = None
+            self._doubt("a boundary, but no multipart")
         if readings and multipart and not clear:
-            self.doubts["an unclear boundary"] = None
+            self._doubt("an unclear boundary")
         return sorted(found)
 
     def _behind(self, raw: Raw, inner: list[tuple[int, int]], end: int, boundary: bytes) -> None:
@@ -319,9 +232,9 @@ class _Walk:
         for number, at in enumerate(finds(raw, delimiter, max(inner[0][0] - 1, 0), end)):
             line = raw[at + len(delimiter) : at + len(delimiter) + 200].partition(b"\n")[0]
             if not _EXACT.fullmatch(line):
-                self.odd.append(boundary + line.strip())
+                self.odd += [] if self.quiet else [boundary + line.strip()]
             elif at > last:
-                self.doubts["parts behind the end"] = None
+                self._doubt("parts behind the end")
             if number > MAX_PARTS or len(self.odd) > MAX_PARTS:
                 self._stop("more than 10,000 parts")
                 return
@@ -335,25 +248,25 @@ class _Walk:
         """What is in a message, and in what should not be encoded but is."""
         kind = _type(value)
         if kind in _ELSEWHERE:
-            self.doubts[kind] = None
-        if kind in _MESSAGES and body < end:
+            self._doubt(kind)
+        if kind in MESSAGES and body < end:
             self.todo.append((raw, body, end, depth + 1))
-        if kind not in _MESSAGES and not kind.startswith("multipart/"):
+        if kind not in MESSAGES and not kind.startswith("multipart/"):
             return
         for encoding in set(encodings) & set(DECODERS):
             copy = self._decoded(raw, body, end, encoding)
-            if kind in _MESSAGES:
+            if kind in MESSAGES:
                 changed = header.block_end(copy) and copy[:500] != raw[body : body + 500]
                 why = "an encoded message"
             else:
                 changed = any(
-                    split(copy, 0, len(copy), b) and not split(raw, body, end, b)
+                    len(split(b"\n" + copy, 1, len(copy) + 1, b)) > len(split(raw, body, end, b))
                     for b in _boundaries(value)
                 )
                 why = "an encoded multipart"
             if changed:
-                self.doubts[why] = None
-                head = b"" if kind in _MESSAGES else b"Content-Type: " + value + b"\n\n"
+                self._doubt(why)
+                head = b"" if kind in MESSAGES else b"Content-Type: " + value + b"\n\n"
                 self._again(head + copy, depth)
 
     def _decoded(self, raw: Raw, start: int, end: int, encoding: str) -> bytes:
@@ -389,18 +302,18 @@ class _Walk:
                 if name := next(iter(names(part)), ""):
                     part = Part(raw, body, end, kind, charset, encoding, disposition, name, start)
                 if _key(part) not in self.found:
-                    into.setdefault(_key(part), part)
+                    (self.more if encoding in OTHER_WAYS else into).setdefault(_key(part), part)
 
     def _variants(self, raw: Raw, start: int, end: int, encodings: list[str]) -> Iterator[str]:
         """The encodings, and other ways in which readers undo them."""
         for encoding in encodings:
             yield encoding
+            if encoding in DECODERS and raw is self.raw:
+                self.coded.append((start, end))
             if encoding == "base64":
-                if raw is self.raw:
-                    self.coded.append((start, end))
                 yield from self._odd_base64(raw, start, end)
             elif encoding == "quoted-printable" and _SOFT.search(raw, start, end):
-                yield "quoted-printable, trimmed"
+                yield OTHER_WAYS[4]
 
     def _odd_base64(self, raw: Raw, start: int, end: int) -> tuple[str, ...]:
         """How other decoders read base64 that has more in it than letters and an end."""
@@ -410,14 +323,13 @@ class _Walk:
             return ()
         first = _ODD.search(raw, start, end)
         if first and _LINE.search(raw, first.end(), end):
-            self.doubts["base64 that goes on behind its end"] = None
-        odd = ("base64, all letters", "base64, piece by piece", "base64, whole lines")
-        return (*odd, "base64url") if b"-" in left or b"_" in left else odd
+            self._doubt("base64 that goes on behind its end")
+        return OTHER_WAYS[:4] if b"-" in left or b"_" in left else OTHER_WAYS[:3]
 
     # what stands in texts
 
     def _texts(self) -> None:
-        """Look at all of the message but what is base64, and at the encoded texts."""
+        """Look at all of the message but what is encoded, and at the encoded texts."""
         at = 0
         for start, end in [*sorted(self.coded), (len(self.raw), 0)]:
             if start > at:
@@ -426,25 +338,22 @@ class _Walk:
         for part in list(self.found.values()):
             if part.encoding in DECODERS and part.type.startswith(("text/", "multipart/")):
                 text = part.content(MAX_TEXT)
-                if any(sign in text for sign in (b"begin ", b"=ybegin ", _BINHEX)):
+                if any(sign in text for sign in SIGNS):
                     self.copies.append(text)
                     self._embedded(b"\n" + text, 0, len(text) + 1)
 
     def _embedded(self, raw: Raw, start: int, end: int) -> None:
         if not self._spend(3 * (end - start)):
             return
-        for sign, begin, last, encoding in _FILES:
-            for at in finds(raw, sign, start, end):
-                match = begin.match(raw, at + 1, end)
-                if match is None or not self._one_more():
-                    continue
-                stop = next(finds(raw, last, match.end() - 1, min(end, at + MAX_COPY)), end)
-                name = header.text_of(match[1]).strip() if begin.groups else ""
-                part = Part(
-                    raw, at + 1, stop, "application/octet-stream", "", encoding, "attachment", name
-                )
-                self.found.setdefault(_key(part), part)
-                self.doubts[f"{encoding} in a text"] = None
+        for file in files(raw, start, end):
+            if not self._one_more():
+                return
+            octets = "application/octet-stream"
+            part = Part(
+                raw, file.start, file.end, octets, "", file.encoding, "attachment", file.name
+            )
+            self.found.setdefault(_key(part), part)
+            self._doubt(f"{file.encoding} in a text")
         self._runs(raw, start, end)
 
     def _runs(self, raw: Raw, start: int, end: int) -> None:
@@ -452,10 +361,10 @@ class _Walk:
         if end - start > MAX_TEXT:
             self._stop("a text of more than 8 MiB")
             end = start + MAX_TEXT
-        for run in _RUN.finditer(raw, start, end):
+        for begin, stop in runs(raw, start, end):
             if not self._one_more():
                 return
-            part = Part(raw, run.start() + 1, run.end(), "text/plain", "", "base64", "", "")
+            part = Part(raw, begin, stop, "text/plain", "", "base64", "", "")
             self.more.setdefault(_key(part), part)
         if _ESCAPES.search(raw, start, end):
             part = Part(raw, start, end, "text/plain", "", "quoted-printable", "", "")
@@ -469,20 +378,19 @@ class _Walk:
 
     def _stray_headers(self, raw: Raw) -> None:
         """Look at what stands behind headers that most readers do not take for such."""
-        heads = sorted(self.heads)
-        starts = [start for start, _ in heads]
         self.bare.sort()
-        done = -1
-        for at in _lines_about_content(raw):
-            known = heads[bisect_right(starts, at + 1) - 1] if starts else (0, 0)
-            if known[0] <= at + 1 < known[1] or at + 1 < done:
-                continue
-            if not self._one_more():
-                return
-            done = self._stray_header(raw, at + 1)
+        known: list[tuple[int, int]] = []
+        for at in fields_about_content(raw):
+            if len(known) < len(self.heads):
+                known = sorted(self.heads)
+            start, end = known[bisect_right(known, (at + 1, len(raw))) - 1] if known else (0, 0)
+            if not start <= at + 1 < end:
+                if not self._one_more():
+                    return
+                self._stray_header(raw, at + 1)
 
-    def _stray_header(self, raw: Raw, at: int) -> int:
-        """Where the header ends that has a field at `at`."""
+    def _stray_header(self, raw: Raw, at: int) -> None:
+        """Look behind the header that has a field at `at`."""
         low = max(0, at - 4096)
         behind, divider = low, b""
         for found in _DIVIDER.finditer(b"\n" + raw[low:at]):
@@ -495,8 +403,10 @@ class _Walk:
             end = max(stop, head_end)
         doubtful = self._is_seen(raw, begin, divider)
         if self._spend(end - begin):
+            self.quiet = not doubtful
             self._walk([(raw, begin, end, 1)], self.found if doubtful else self.more)
-        return head_end
+            self.quiet = False
+        self.heads.append((begin, max(head_end, at + 1)))
 
     def _is_seen(self, raw: Raw, begin: int, divider: bytes) -> bool:
         """Does some reader take this for the header of a part?"""
@@ -504,11 +414,11 @@ class _Walk:
             name = divider[2:].strip(b" \t\r-")
             near = any(name and (name in b or b.strip(b" -") in name) for b in self.boundaries)
             if near or self.undivided:
-                self.doubts["a part that not all readers see"] = None
+                self._doubt("a part that not all readers see")
                 return True
         start = self.bare[bisect_right(self.bare, begin) - 1] if self.bare else -1
         if 0 <= start <= begin and not raw[start:begin].strip() and begin - start < 4096:
-            self.doubts["a header that not all readers see"] = None
+            self._doubt("a header that not all readers see")
             return True
         return False
 
@@ -518,7 +428,7 @@ class _Walk:
             _RETURN.search(piece.lower()) for piece in slices(self.raw, 0, len(self.raw), 9)
         ):
             return
-        self.doubts["bare CR"] = None
+        self._doubt("bare CR")
         if len(self.raw) > MAX_COPY:
             self._stop("bare CR in a large message")
             return
@@ -536,16 +446,11 @@ _ENCODINGS = (
     ("quoteprintable", "quoted-printable"), ("uue", "uuencode"), ("yenc", "yenc"),
     ("binhex", "binhex"), ("machexbin40", "binhex"),
 )  # fmt: skip
-# What it begins with behind a line end, the whole line, what ends it, its name.
-_FILES = (
-    (b"\nbegin", UU_BEGIN, b"\nend", "uuencode"),
-    (b"\n=ybegin ", YENC_BEGIN, b"\n=yend", "yenc"),
-    (b"\n" + _BINHEX, re.compile(re.escape(_BINHEX)), b":\n\n", "binhex"),
-)
 
 
 def _key(part: Part) -> tuple[object, ...]:
-    return id(part.raw), part.start, part.end, part.encoding, part.type, part.attached
+    encoding = part.encoding if part.encoding in DECODERS or part.encoding in OTHERS else ""
+    return id(part.raw), part.start, part.end, encoding, part.type, part.attached
 
 
 def _type(value: bytes) -> str:
@@ -564,17 +469,4 @@ def _boundaries(value: bytes) -> list[bytes]:
 
 
 def _divides(fields: Declared) -> bool:
-    return any(_boundaries(v) or _type(v) in _MESSAGES for v in fields.get("content-type", ()))
-
-
-def _lines_about_content(raw: Raw) -> Iterator[int]:
-    """Where lines begin that may be fields about a content: of the newline before."""
-    start = 0
-    for piece in slices(raw, 0, len(raw), 10):
-        text = piece.lower()
-        at = text.find(b"\ncontent-")
-        while at >= 0:
-            if text[at + 9 : at + 10] in (b"t", b"d"):
-                yield start + at
-            at = text.find(b"\ncontent-", at + 9)
-        start += 1 << 20
+    return any(_boundaries(v) or _type(v) in MESSAGES for v in fields.get("content-type", ()))

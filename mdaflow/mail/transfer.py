@@ -166,3 +166,5 @@ OTHERS: dict[str, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
     "binhex": _binhex,
 }
 """What some readers do; a message cannot declare them by these names."""
+OTHER_WAYS = tuple(OTHERS)[:5]
+"""Those of base64 (`base64url` is the last), and that of quoted-printable."""
