@@ -96,6 +96,8 @@ class _Walk:
         self.odd: list[bytes] = []
         """Lines that go on behind a boundary."""
         self.undivided = False
+        self.divider = (1, 0)
+        """Between these offsets there is no line of hyphens, and at the second there is."""
         self.quiet = False
         """What is looked at now is shown by no reader, so nobody can differ."""
         self.copies: list[Raw] = []  # an id belongs to what is kept
@@ -346,7 +348,7 @@ class _Walk:
         if not self._spend(3 * (end - start)):
             return
         for file in files(raw, start, end):
-            if not self._one_more():
+            if not self._one_more() or not self._spend(4 * (file.end - file.start)):
                 return
             octets = "application/octet-stream"
             part = Part(
@@ -399,8 +401,10 @@ class _Walk:
         head_end = header.block_end(raw, begin, len(raw))
         end = len(raw)
         if not _divides(declared(raw, begin, head_end)):
-            stop = next(finds(raw, b"\n--", max(head_end - 1, 0), len(raw)), len(raw))
-            end = max(stop, head_end)
+            if not self.divider[0] <= head_end <= self.divider[1]:  # else it is known already
+                stop = next(finds(raw, b"\n--", max(head_end - 1, 0), len(raw)), len(raw))
+                self.divider = (head_end, stop)
+            end = max(self.divider[1], head_end)
         doubtful = self._is_seen(raw, begin, divider)
         if self._spend(end - begin):
             self.quiet = not doubtful
@@ -435,7 +439,7 @@ class _Walk:
         copy = self.raw[:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self.copies.append(copy)
         self._walk([(copy, 0, len(copy), 0)], self.found)
-        self.heads = []
+        self.heads, self.divider = [], (1, 0)
         self._stray_headers(copy)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 MAX_BINHEX = 64 << 20
 """Bytes that runs of one byte may become."""
+MAX_ENDS = 100_000
+"""Ends of base64 behind which it is read on; what is behind is one piece."""
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NO_BASE64 = bytes(c for c in range(256) if c not in ALPHABET)
@@ -72,7 +74,7 @@ def _base64_on(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _base64_each(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """What pads have ended begins anew behind them."""
-    yield b"".join(map(_letters, re.split(b"=+", b"".join(pieces))))
+    yield b"".join(map(_letters, re.split(b"=+", b"".join(pieces), maxsplit=MAX_ENDS)))
 
 
 def _base64_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -88,7 +90,11 @@ def _base64_url(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _trimmed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """White space at the end of a line was put there on the way (RFC 2045 section 6.7)."""
-    yield binascii.a2b_qp(_SOFT.sub(b"=\n", b"".join(pieces)))
+    text = b""
+    for piece in pieces:
+        lines, end, text = (text + piece).rpartition(b"\n")
+        yield binascii.a2b_qp(_SOFT.sub(b"=\n", lines + end))
+    yield binascii.a2b_qp(_SOFT.sub(b"=\n", text))
 
 
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]+={0,2}[ \t\r]*$", re.MULTILINE)
@@ -122,9 +128,21 @@ def _yenc(pieces: Iterable[bytes]) -> Iterator[bytes]:
     start = begin.end() if begin else 0
     end = text.find(b"\n=yend", max(start - 1, 0))
     lines = text[start : end if end >= 0 else len(text)].translate(None, b"\r\n")
-    yield _YENC_ESCAPE.sub(lambda m: bytes([(m[1][0] - 64) % 256]), lines).translate(_YENC)
+    for at in range(0, len(lines), _YENC_PIECE):
+        piece = lines[at : at + _YENC_PIECE + 1]
+        escaped = lines[at - 1 : at] == b"=" and _open(lines, at)
+        last = piece[-1:] if len(piece) > _YENC_PIECE and _open(lines, at + _YENC_PIECE) else b""
+        body = piece[escaped:_YENC_PIECE] + last
+        yield _YENC_ESCAPE.sub(lambda m: bytes([(m[1][0] - 64) % 256]), body).translate(_YENC)
 
 
+def _open(lines: bytes, at: int) -> bool:
+    """Does the escape before this offset take the byte at it?"""
+    before = lines[max(0, at - _YENC_PIECE) : at]
+    return (len(before) - len(before.rstrip(b"="))) % 2 == 1
+
+
+_YENC_PIECE = 1 << 16
 YENC_BEGIN = re.compile(rb"^=ybegin [^\n]*?name=([^\r\n]*)\r?\n(?:=ypart [^\n]*\n)?", re.MULTILINE)
 _YENC_ESCAPE = re.compile(rb"=(.)", re.DOTALL)
 _YENC = bytes((c - 42) % 256 for c in range(256))
