@@ -70,20 +70,20 @@ class RedisStore:
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
-        found = self._do("GET", self._named(key))
+        found = self.ask("GET", self.named(key))
         if found is None:
             return None
         if not isinstance(found, bytes) or not found.startswith(_OURS):
-            raise self._nonsense(found)
+            raise self.nonsense(found)
         try:
             return found[1:].decode()
         except UnicodeDecodeError as error:
-            raise self._nonsense(found) from error
+            raise self.nonsense(found) from error
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
         """Keep a value, for so many seconds or for good."""
         if seconds is not None and seconds <= 0:
-            self._do("DEL", self._named(key))
+            self.ask("DEL", self.named(key))
         else:
             self._set(key, value, *_lasting(seconds))
 
@@ -98,17 +98,18 @@ class RedisStore:
                 self._line.end()
             self._line = None
 
-    def _named(self, key: str) -> bytes:
+    def named(self, key: str) -> bytes:
+        """A key as the server knows it."""
         return f"{self._place.site}:{key}".encode("utf-8", "surrogatepass")
 
     def _set(self, key: str, value: str, *how: object) -> bool:
         kept = _OURS + value.encode("utf-8", "surrogatepass")
-        answer = self._do("SET", self._named(key), kept, *how)
+        answer = self.ask("SET", self.named(key), kept, *how)
         if answer is not True and not (answer is None and "NX" in how):
-            raise self._nonsense(answer)
+            raise self.nonsense(answer)
         return answer is True
 
-    def _do(self, *command: object) -> Any:
+    def ask(self, *command: object) -> Any:
         """The answer to a command. Raises OSError."""
         if time.monotonic() < self._rests_until:
             raise OSError(EHOSTDOWN, "did not answer a moment ago", self._place.shown)
@@ -126,7 +127,8 @@ class RedisStore:
             self._rests_until = time.monotonic() + REST
         raise OSError(EIO, str(found) or type(found).__name__, self._place.shown) from found
 
-    def _nonsense(self, answer: object) -> OSError:
+    def nonsense(self, answer: object) -> OSError:
+        """What to raise for an answer that can be none."""
         return OSError(EIO, f"answers {str(answer)[:60]!r}", self._place.shown)
 
     def _talk(self) -> _Line:

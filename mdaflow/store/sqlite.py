@@ -1,6 +1,6 @@
 """A store in an SQLite file: shared by the processes of one machine, kept over restarts.
 
-The file is opened at the first use, so after a fork; one connection serves all threads of a
+A file is opened at the first use, so after a fork; one connection serves all threads of a
 process under a lock. Write-ahead logging lets readers and the writer work side by side. A
 power cut may lose the last writes, never the file.
 
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EBUSY
+from errno import EBUSY, EPERM
 from typing import TypeVar
 
 from . import clock
@@ -44,19 +45,103 @@ SET value = excluded.value, until = excluded.until WHERE until <= :now"""
 _CLEAN = "DELETE FROM state WHERE key IN (SELECT key FROM state WHERE until <= ? LIMIT 10)"
 
 
+class File:
+    """An SQLite file. `prepare` makes in it what is missing, when it is opened; `wait` is how many
+    seconds a call may wait for others. `private`: in a place where others could have put one."""
+
+    def __init__(
+        self,
+        path: str,
+        prepare: Callable[[sqlite3.Connection], None],
+        wait: float = WAIT,
+        private: bool = False,
+    ) -> None:
+        self._path = path
+        self._prepare = prepare
+        self._wait = wait
+        self._private = private
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._rests_until = 0.0
+
+    def do(self, work: Callable[[sqlite3.Connection], T], *, make: bool = True) -> T:
+        """What some work gives. Unless `make`, a file that is missing stays so. Raises OSError."""
+        until = time.monotonic() + self._wait
+        if not self._lock.acquire(timeout=self._wait):
+            raise OSError(EBUSY, "others are at it", self._path)
+        try:
+            return self._try(work, until, make)
+        except (sqlite3.Error, ValueError) as error:
+            raise OSError(f"{self._path}: {error}") from error
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _try(self, work: Callable[[sqlite3.Connection], T], until: float, make: bool) -> T:
+        """Do it as soon as no other process is in the way, for which sqlite itself waits in some
+        cases and in some it does not."""
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = self._open(make)
+                return work(self._connection)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY:
+                    raise
+                now = time.monotonic()
+                if now < self._rests_until:
+                    raise
+                if now >= until:
+                    self._rests_until = now + REST
+                    raise
+            time.sleep(0.001 + os.urandom(1)[0] / 50_000)  # at random, so as not to march in step
+
+    def _open(self, make: bool) -> sqlite3.Connection:
+        if make:
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        else:
+            os.lstat(self._path)
+        if self._private:
+            _claim(self._path)
+        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _claim(path: str) -> None:
+    """Make a file that nobody else reads, or be sure that it is ours. Raises OSError.
+
+    One that is there is not opened: to close it would end the locks of this process on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    about = os.lstat(path)
+    if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
+        raise OSError(EPERM, "is no file of ours", path)
+
+
 class SqliteStore:
     """See `Store`. `path` is the file; its folder is made when it is missing."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._file = File(path, self._prepare)
         self._mark = clock.Mark("", 0.0, 0.0, 0.0)
-        self._rests_until = 0.0
 
     def get(self, key: str) -> str | None:
         """The value, unless there is none or its time is over."""
-        row = self._do(lambda db: db.execute(_GET, (key, self._mark.now())).fetchone())
+        row = self._file.do(lambda db: db.execute(_GET, (key, self._mark.now())).fetchone())
         return None if row is None else str(row[0])
 
     def put(self, key: str, value: str, seconds: float | None = None) -> None:
@@ -69,10 +154,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._file.close()
 
     def _write(self, statement: str, key: str, value: str, seconds: float | None) -> int:
         """Write one row; how many it were."""
@@ -88,54 +170,11 @@ class SqliteStore:
                     self._note(db, clock.begin(self._mark))
                 return db.execute(statement, row).rowcount
 
-        return self._do(write)
+        return self._file.do(write)
 
-    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Raises OSError."""
-        until = time.monotonic() + WAIT
-        if not self._lock.acquire(timeout=WAIT):
-            raise OSError(EBUSY, "others are at it", self._path)
-        try:
-            return self._try(work, until)
-        except (sqlite3.Error, ValueError) as error:
-            raise OSError(f"{self._path}: {error}") from error
-        finally:
-            self._lock.release()
-
-    def _try(self, work: Callable[[sqlite3.Connection], T], until: float) -> T:
-        """Do it as soon as no other process is in the way, for which sqlite itself waits in some
-        cases and in some it does not."""
-        while True:
-            try:
-                if self._connection is None:
-                    self._connection = self._open()
-                return work(self._connection)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY:
-                    raise
-                now = time.monotonic()
-                if now < self._rests_until:
-                    raise
-                if now >= until:
-                    self._rests_until = now + REST
-                    raise
-            time.sleep(0.001 + os.urandom(1)[0] / 50_000)  # at random, so as not to march in step
-
-    def _open(self) -> sqlite3.Connection:
-        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(_TABLE)
-            db.execute(_INDEX)
-            self._set_clock(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _set_clock(self, db: sqlite3.Connection) -> None:
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute(_TABLE)
+        db.execute(_INDEX)
         row = db.execute(_GET, (_CLOCK, 0.0)).fetchone()
         before = None if row is None else clock.parse(str(row[0]))
         self._mark = clock.begin(before)

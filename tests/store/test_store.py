@@ -259,7 +259,7 @@ def test_threads_do_not_queue(file: str) -> None:
     """A thread that does not get its turn gives up as well."""
     store = SqliteStore(file)
     store.put("a", "1")
-    with store._lock, pytest.raises(OSError, match="others are at it"):
+    with store._file._lock, pytest.raises(OSError, match="others are at it"):
         store.get("a")
     assert store.get("a") == "1"
 
@@ -277,8 +277,8 @@ def test_file_that_cannot_be_written(file: str, waited: list[float]) -> None:
     SqliteStore(file).put("a", "1")
     store = SqliteStore(file)
     assert store.get("a") == "1"
-    assert store._connection
-    store._connection.execute("PRAGMA query_only = ON")
+    assert store._file._connection
+    store._file._connection.execute("PRAGMA query_only = ON")
     assert store.get("a") == "1"
     with pytest.raises(OSError, match="readonly"):
         store.put("a", "2")
