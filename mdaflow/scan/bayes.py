@@ -35,6 +35,10 @@ MAX_BODY = 1 << 20
 """Bytes of a body by which a message is known again."""
 
 
+Lesson = tuple[bytes, bool | None, Sequence[int]]
+"""The name of a message, whether it is spam (None: forget it), and the keys of its tokens."""
+
+
 class Counts(Protocol):
     """In how many messages of each class a token was: (spam, ham).
 
@@ -47,8 +51,11 @@ class Counts(Protocol):
     def get(self, keys: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         """The counts of those tokens that were ever learned."""
 
-    def learn(self, name: bytes, spam: bool | None, keys: Iterable[int]) -> bool:
-        """Count a message of this name as spam, as ham, or (None) no more; whether that is new.
+    def class_of(self, name: bytes) -> bool | None:
+        """What the message of this name was learned as: whether as spam; None: not at all."""
+
+    def learn(self, lessons: Sequence[Lesson]) -> Sequence[bool]:
+        """Count messages by their names; of each, whether that is new.
 
         A message counts once, as what it was learned last.
         """
@@ -67,6 +74,11 @@ class Judgement(NamedTuple):
     """How unlike spam it is."""
     told: int
     """Tokens that told something."""
+
+
+def lesson(message: Message, spam: bool | None) -> Lesson:
+    """What is learned from a message that is spam, ham, or (None) to be forgotten."""
+    return name_of(message), spam, keys(message)
 
 
 class Classifier:
@@ -150,8 +162,15 @@ class MemoryCounts:
         """The counts of those tokens that were ever learned."""
         return {key: self._counts[key] for key in keys if key in self._counts}
 
-    def learn(self, name: bytes, spam: bool | None, keys: Iterable[int]) -> bool:
-        """Count a message of this name as spam, as ham, or (None) no more; whether that is new."""
+    def class_of(self, name: bytes) -> bool | None:
+        """What the message of this name was learned as: whether as spam; None: not at all."""
+        return self._learned.get(name)
+
+    def learn(self, lessons: Sequence[Lesson]) -> Sequence[bool]:
+        """Count messages by their names; of each, whether that is new."""
+        return [self._learn(*lesson) for lesson in lessons]
+
+    def _learn(self, name: bytes, spam: bool | None, keys: Iterable[int]) -> bool:
         before = self._learned.pop(name, None)
         if spam is not None:
             self._learned[name] = spam

@@ -32,7 +32,7 @@ def learned(spam: int, ham: int) -> MemoryCounts:
     counts = MemoryCounts()
     for text, number, is_spam in ((SPAM, spam, True), (HAM, ham, False)):
         for n in range(number):
-            counts.learn(b"%d %d" % (is_spam, n), is_spam, keys(mail(text, n)))
+            counts.learn([(b"%d %d" % (is_spam, n), is_spam, keys(mail(text, n)))])
     return counts
 
 
@@ -97,13 +97,13 @@ def test_learning_can_be_undone(steps: list[tuple[int, bool | None]]) -> None:
     counts, straight = MemoryCounts(), MemoryCounts()
     tokens = {n: [n, n + 1, 7] for n in range(5)}
     for n, spam in steps:
-        counts.learn(b"%d" % n, spam, tokens[n])
+        counts.learn([(b"%d" % n, spam, tokens[n])])
     for n, spam in dict(steps).items():
-        straight.learn(b"%d" % n, spam, tokens[n])
+        straight.learn([(b"%d" % n, spam, tokens[n])])
     assert counts.totals() == straight.totals()
     assert counts.get(range(9)) == straight.get(range(9))
     for n in tokens:
-        counts.learn(b"%d" % n, None, tokens[n])
+        counts.learn([(b"%d" % n, None, tokens[n])])
     assert counts.totals() == (0, 0)
     assert counts.get(range(9)) == {}
 
