@@ -242,7 +242,7 @@ def _word(text: str, own: Own) -> Iterator[str]:
     elif len(text) > MAX_WORD:
         yield f"long:{text[0]}{len(text) // 10}"
     elif len(text) > 1:
-        yield _DIGITS.sub("0", text)
+        yield text if text.isalpha() else _DIGITS.sub("0", text)
 
 
 def _dense(text: str, own: Own) -> Iterator[str]:
