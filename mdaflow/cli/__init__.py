@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "Check rule files.",
     "fmt": "Lay out rule files in the one way.",
     "route": "Show where the mail for an address goes, and why.",
+    "learn": "Learn what is spam and what is not.",
     "expire": "Delete messages whose time is over.",
     "quarantine": "Look at what rules have put aside, and release it.",
     "config": "Check or show the configuration.",

@@ -18,7 +18,8 @@ from mdaflow.mail.message import Message
 from .job import Job, Memory
 from .mailbox import Prepared
 
-Learner = Callable[[Job, Message], None]
+Learner = Callable[[Job, Message, str], None]
+"""Learns from a message of a delivery for whoever owns the rule, `site` or `user`."""
 
 LEARNERS: dict[str, Learner] = {}
 """What learns from a message, by the class it is of: `spam`, `ham`. There is no classifier yet."""
@@ -77,7 +78,7 @@ def _say(job: Job, action: Action) -> None:
 def _learn(job: Job, action: Action) -> None:
     learner = LEARNERS.get(action.text)
     if learner:
-        learner(job, action.message or job.message)
+        learner(job, action.message or job.message, action.owner)
 
 
 ACTIONS: dict[str, Callable[[Job, Action], None]] = {

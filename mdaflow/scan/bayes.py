@@ -60,6 +60,9 @@ class Counts(Protocol):
         A message counts once, as what it was learned last.
         """
 
+    def close(self) -> None:
+        """Let go of what is open; the next use opens it again."""
+
 
 class Judgement(NamedTuple):
     """What a classifier says of a message."""
@@ -169,6 +172,9 @@ class MemoryCounts:
     def learn(self, lessons: Sequence[Lesson]) -> Sequence[bool]:
         """Count messages by their names; of each, whether that is new."""
         return [self._learn(*lesson) for lesson in lessons]
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _learn(self, name: bytes, spam: bool | None, keys: Iterable[int]) -> bool:
         before = self._learned.pop(name, None)

@@ -170,12 +170,16 @@ def test_no_classifier(kind: str, lines: Callable[[], list[tuple[str, str]]]) ->
 
 
 def test_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A classifier learns from the message as it was when this was planned."""
-    seen: list[bytes] = []
-    monkeypatch.setitem(soft.LEARNERS, "spam", lambda job, message: seen.append(message.raw))
+    """A classifier learns for the rule's owner from the message as it was when this was planned."""
+    seen: list[tuple[bytes, str]] = []
+
+    def learn(job: Job, message: Message, owner: str) -> None:
+        seen.append((message.raw[:], owner))
+
+    monkeypatch.setitem(soft.LEARNERS, "spam", learn)
     assert carry_out(Action("learn", text="spam")) == "learned spam"
-    carry_out(Action("learn", text="spam", message=Message(b"changed")))
-    assert seen == [b"Subject: x\n\n", b"changed"]
+    carry_out(Action("learn", text="spam", owner="site", message=Message(b"changed")))
+    assert seen == [(b"Subject: x\n\n", "user"), (b"changed", "site")]
 
 
 def test_learner_that_fails(
@@ -183,7 +187,7 @@ def test_learner_that_fails(
 ) -> None:
     """A classifier that breaks costs a warning, never the delivery."""
 
-    def fail(job: Job, message: Message) -> None:
+    def fail(job: Job, message: Message, owner: str) -> None:
         raise ZeroDivisionError("too few words")
 
     monkeypatch.setitem(soft.LEARNERS, "ham", fail)

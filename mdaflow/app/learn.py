@@ -1,0 +1,109 @@
+"""Learning what is spam and what is not: for the site, or for one user alone.
+
+What the site has learned is in `STATE/bayes.sqlite`, or in the server that `store:` names. What a
+user has learned is in `HOME/.mdaflow/bayes.sqlite`; a home that is not there is not made.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from mdaflow.deliver.job import Job
+from mdaflow.deliver.soft import Learner
+from mdaflow.mail.message import Message
+from mdaflow.scan.bayes import Counts, Lesson, lesson
+
+from .collection import Found
+from .config import Config
+
+BATCH = 100
+"""Messages that are learned in one transaction."""
+PATIENCE = 30.0
+"""Seconds that a command waits for others who learn."""
+FILE = "bayes.sqlite"
+
+
+class Learned(NamedTuple):
+    """What became of a file, or of a message in it."""
+
+    path: str
+    bytes: int
+    new: bool = False
+    trouble: str = ""
+
+
+def learn(counts: Counts, found: Iterable[Found], spam: bool | None) -> Iterator[Learned]:
+    """Learn messages as spam, as ham, or (None) forget them, a hundred at once. Whoever stops
+    before the end has learned those that were told, and perhaps some more. Raises OSError."""
+    waiting: list[tuple[Found, Lesson]] = []
+    for one in found:
+        if one.message is None:
+            yield Learned(one.path, one.bytes, trouble=one.trouble)
+            continue
+        about = one._replace(message=None)  # its tokens are enough
+        waiting.append((about, lesson(one.message, spam)))
+        if len(waiting) == BATCH:
+            yield from _told(counts, waiting)
+            waiting = []
+    yield from _told(counts, waiting)
+
+
+def _told(counts: Counts, batch: list[tuple[Found, Lesson]]) -> Iterator[Learned]:
+    done = counts.learn([each for _, each in batch])
+    for (one, _), new in zip(batch, done, strict=True):
+        yield Learned(one.path, one.bytes, new)
+
+
+def site_counts(config: Config, *, patient: bool = False) -> Counts:
+    """What the site has learned. `patient`: for a command, that may wait for others."""
+    if config.store:
+        from mdaflow.store.redis import RedisStore
+        from mdaflow.store.redis_counts import RedisCounts
+
+        return RedisCounts(RedisStore(config.store), "site")
+    return _counts(os.path.join(config.state, FILE), patient)
+
+
+def own_counts(home: str, *, patient: bool = False) -> Counts:
+    """What the user has learned whose home it is. Raises OSError when there is no home, or when
+    its folder `.mdaflow` is not ours."""
+    folder = os.path.join(home, ".mdaflow")
+    os.stat(home)
+    try:
+        about = os.lstat(folder)
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "is no folder of ours", folder)
+    return _counts(os.path.join(folder, FILE), patient)
+
+
+def _counts(path: str, patient: bool) -> Counts:
+    from mdaflow.store.counts import SqliteCounts
+    from mdaflow.store.sqlite import WAIT
+
+    return SqliteCounts(path, wait=PATIENCE if patient else WAIT)
+
+
+def learners(config: Config) -> dict[str, Learner]:
+    """What the actions `learn spam` and `learn ham` do: rules of the site teach the site, those of
+    a user only that user."""
+    site = site_counts(config)
+
+    def learner(spam: bool) -> Learner:
+        def teach(job: Job, message: Message, owner: str) -> None:
+            if owner == "site":
+                site.learn([lesson(message, spam)])
+            else:
+                with closing(own_counts(job.mailbox.home)) as own:
+                    own.learn([lesson(message, spam)])
+
+        return teach
+
+    return {"spam": learner(True), "ham": learner(False)}
