@@ -10,13 +10,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from mdaflow.deliver.job import Job
 from mdaflow.deliver.soft import Learner
 from mdaflow.mail.message import Message
-from mdaflow.scan.bayes import Counts, Lesson, lesson
+from mdaflow.scan.bayes import Counts as Counts
+from mdaflow.scan.bayes import Lesson, lesson, name_of
+from mdaflow.store import Store
 
 from .collection import Found
 from .config import Config
@@ -26,6 +28,7 @@ BATCH = 100
 PATIENCE = 30.0
 """Seconds that a command waits for others who learn."""
 FILE = "bayes.sqlite"
+MARKS = "moved.sqlite"
 
 
 class Learned(NamedTuple):
@@ -44,6 +47,9 @@ def learn(counts: Counts, found: Iterable[Found], spam: bool | None) -> Iterator
     for one in found:
         if one.message is None:
             yield Learned(one.path, one.bytes, trouble=one.trouble)
+            continue
+        if counts.class_of(name_of(one.message)) is spam:
+            yield Learned(one.path, one.bytes)
             continue
         about = one._replace(message=None)  # its tokens are enough
         waiting.append((about, lesson(one.message, spam)))
@@ -72,23 +78,32 @@ def site_counts(config: Config, *, patient: bool = False) -> Counts:
 def own_counts(home: str, *, patient: bool = False) -> Counts:
     """What the user has learned whose home it is. Raises OSError when there is no home, or when
     its folder `.mdaflow` is not ours."""
+    return _counts(_own(home, FILE), patient)
+
+
+def own_marks(home: str) -> Store:
+    """What `mdaflow learn --moved` remembers of that user's mail. Raises OSError as above."""
+    from mdaflow.store.sqlite import SqliteStore
+
+    return SqliteStore(_own(home, MARKS), private=True)
+
+
+def _own(home: str, name: str) -> str:
+    """A file for small state of a user."""
     folder = os.path.join(home, ".mdaflow")
-    os.stat(home)
-    try:
+    os.stat(home)  # it is not made: its disk may not be mounted
+    with suppress(FileNotFoundError):
         about = os.lstat(folder)
-    except FileNotFoundError:
-        pass
-    else:
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
             raise OSError(errno.EPERM, "is no folder of ours", folder)
-    return _counts(os.path.join(folder, FILE), patient)
+    return os.path.join(folder, name)
 
 
 def _counts(path: str, patient: bool) -> Counts:
     from mdaflow.store.counts import SqliteCounts
     from mdaflow.store.sqlite import WAIT
 
-    return SqliteCounts(path, wait=PATIENCE if patient else WAIT)
+    return SqliteCounts(path, wait=PATIENCE if patient else WAIT, bulk=patient)
 
 
 def learners(config: Config) -> dict[str, Learner]:

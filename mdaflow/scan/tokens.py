@@ -121,7 +121,7 @@ def tokens(message: Message) -> list[str]:
         _parts(message),
         *(_body(text, own, is_html=is_html) for text, is_html in _texts(message)),
     )
-    return list(islice(dict.fromkeys(islice(found, 8 * MAX_TOKENS)), MAX_TOKENS))
+    return list(islice(dict.fromkeys(islice(found, 3 * MAX_TOKENS)), MAX_TOKENS))
 
 
 def _names(message: Message) -> Iterator[str]:

@@ -133,10 +133,11 @@ def _claim(path: str) -> None:
 
 
 class SqliteStore:
-    """See `Store`. `path` is the file; its folder is made when it is missing."""
+    """See `Store`. `path` is the file; its folder is made when it is missing. `private`: see
+    `File`."""
 
-    def __init__(self, path: str) -> None:
-        self._file = File(path, self._prepare)
+    def __init__(self, path: str, *, private: bool = False) -> None:
+        self._file = File(path, self._prepare, private=private)
         self._mark = clock.Mark("", 0.0, 0.0, 0.0)
 
     def get(self, key: str) -> str | None:
