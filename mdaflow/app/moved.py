@@ -78,7 +78,7 @@ def _in_junk(
     for path, message in messages:
         key = _key(message)
         if store.get(key) is None:
-            if not _marked(message):
+            if not _marked(message) or counts.class_of(name_of(message)) is False:
                 [new] = counts.learn([lesson(message, True)])
                 yield True, Learned(path, message.size, new)
             store.put(key, "1", REMEMBERED)
