@@ -55,9 +55,11 @@ def owner(place: str) -> User | None:
     return User(place, mailbox.home, f"maildir:{mailbox.path}")
 
 
-def tasks(site: Site, users: Sequence[User], go: Go, *, everybody: bool) -> Iterator[Task]:
+def tasks(
+    site: Site, users: Sequence[User], go: Go, *, everybody: bool, only: str = "maildir:"
+) -> Iterator[Task]:
     """What root has to do for these users, and for `everybody`: for an account as that account,
-    for all others as the user of the mail."""
+    for all others as the user of the mail. `only` is how the mailbox of an account begins."""
     sources = [*zip(site.config.users, site.users, strict=True)] if everybody else []
     others = [user for user in users if user.account is None]
     ours = [source for said, source in sources if not isinstance(said, System)]
@@ -65,7 +67,7 @@ def tasks(site: Site, users: Sequence[User], go: Go, *, everybody: bool) -> Iter
         yield Task(site.config.user, partial(_as_mail_user, site, others, ours, go))
     theirs = [source for said, source in sources if not isinstance(said, Folders)]
     for user in chain(users, listed(theirs)):
-        if user.account is not None and user.mailbox.startswith("maildir:"):
+        if user.account is not None and user.mailbox.startswith(only):
             yield Task(user.address, partial(_as_account, user, go), ACCOUNT)
 
 

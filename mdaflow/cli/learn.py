@@ -122,7 +122,7 @@ def _for_users(settings: Config, names: Sequence[str], everybody: bool, do: Do) 
     code = 0
     deputed = (
         task._replace(act=partial(as_deputy, task.act))
-        for task in tasks(here, users, partial(_go, do=do), everybody=everybody)
+        for task in tasks(here, users, partial(_go, do=do), everybody=everybody, only="")
     )
     for name, ended in run_all(deputed, most=AT_ONCE):
         if ended < 0:

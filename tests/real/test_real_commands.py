@@ -238,6 +238,59 @@ def test_expire_of_one(machine: System) -> None:
     assert (ann.files(), bob.files()) == ([], [])
 
 
+# --- learn -------------------------------------------------------------------------------------
+
+
+def learned(machine: System, *arguments: object, by: Account | None = None) -> tuple[int, str]:
+    done = machine.call("learn", *arguments, by=by)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_learn(machine: System) -> None:
+    """Root learns for an account as that account, which itself does the same; no other may."""
+    ann, bob = machine.account(), machine.account()
+    file = ann.home / "spam"
+    file.write_bytes(mail(ann))
+    file.chmod(0o600)
+    ann.give(file)
+    assert learned(machine, "spam", "-u", ann.name, file)[0] == 0
+    assert ids(ann.home / ".mdaflow/bayes.sqlite") == (ann.uid, ann.uid)
+    assert "0 learned as spam, 1 known" in learned(machine, "spam", file, by=ann)[1]
+    assert learned(machine, "spam", "-u", ann.name, file, by=bob)[0] == 77
+    code, said = learned(machine, "spam", "-u", bob.name, file)
+    assert (code, "Permission denied" in said) == (66, True)
+    code, said = learned(machine, "spam", "--site", file, by=bob)
+    assert (code, "Permission denied" in said) == (66, True)
+
+
+def test_learn_for_the_site(machine: System) -> None:
+    """Without a user, root learns for the site, as the user of the mail."""
+    file = machine.root / "spam.eml"
+    file.write_bytes(b"From: a@b\nSubject: x\n\nhello\n")
+    file.chmod(0o644)
+    assert learned(machine, "spam", file) == (0, "site: 1 learned as spam, 0 known already\n")
+    [kept] = {*machine.root.rglob("bayes.sqlite")} - {*(machine.root / "home").rglob("*")}
+    assert ids(kept)[0] != 0
+
+
+def test_learn_moved() -> None:
+    """Root learns from what all accounts have moved, as each of them."""
+    with system() as machine:
+        ann, bob = machine.account(), machine.account()
+        for user in (ann, bob):
+            junk = user.home / "Maildir/.Junk/cur"
+            junk.mkdir(parents=True)
+            (junk / "1:2,S").write_bytes(mail(user))
+            user.give(*user.home.rglob("*"))
+        (bob.home / ".mdaflow").symlink_to(ann.home)
+        code, said = learned(machine, "--moved", "--all")
+        assert (code, "no folder of ours" in said) == (75, True)
+        assert f"{ann.name}@localhost: 1 learned as spam, 0 as ham" in said
+        assert ids(ann.home / ".mdaflow/bayes.sqlite") == (ann.uid, ann.uid)
+        assert learned(machine, "--moved", "--all", by=ann)[0] == 77
+        assert learned(machine, "--moved", by=ann) == (0, "")
+
+
 # --- config check ------------------------------------------------------------------------------
 
 SPOOLS = {
