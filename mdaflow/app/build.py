@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.engine.context import Settings
@@ -26,13 +26,14 @@ from . import guard
 from .answers import Answers
 from .config import Config
 from .directory import Directory, open_directory
+from .learn import learners
 from .rulebook import UserRules, powers_of_users, site_program
 from .scanners import open_scanners
 from .scanning import Scanning
 from .sources import open_source
 
 if TYPE_CHECKING:
-    from mdaflow.deliver.job import Means, Steward
+    from mdaflow.deliver.job import Learner, Means, Steward
     from mdaflow.deliver.mailbox import Mailbox, Spooler
     from mdaflow.route.accounts import SystemUsers
 
@@ -83,6 +84,8 @@ class Site:
     """Where a worker notes what it is at; None when nobody watches."""
     identities: Identities | None = None
     """Who delivers as the accounts of this machine; None: we are the one whose mail it is."""
+    learners: Mapping[str, Learner] = field(default_factory=dict)
+    """Who learns from messages, by their class."""
     steward: Steward | None = None
     """Who has the rights of the site, in a process that delivers as an account."""
     spooler: Spooler | None = None
@@ -121,6 +124,7 @@ class Site:
             relay=c.relay,
             srs=self.directory.senders,
             resent=c.forward.resent,
+            learners=self.learners,
         )
 
     def mailbox(self, user: User, *, refuse: bool = True) -> Mailbox:
@@ -183,6 +187,7 @@ def open_site(
         key,
         inflight,
         identities,
+        learners(config),
     )
 
 

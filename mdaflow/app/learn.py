@@ -9,26 +9,35 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from mdaflow.deliver.job import Job
-from mdaflow.deliver.soft import Learner
+from mdaflow.deliver.job import Job, Learner
 from mdaflow.mail.message import Message
-from mdaflow.scan.bayes import Counts as Counts
-from mdaflow.scan.bayes import Lesson, lesson, name_of
+from mdaflow.scan import Unscanned
 from mdaflow.store import Store
 
 from .collection import Found
-from .config import Config
+from .config import Config, Rspamd
+
+if TYPE_CHECKING:  # most mail teaches nothing
+    from mdaflow.scan.bayes import Counts as Counts
+    from mdaflow.scan.bayes import Lesson
 
 BATCH = 100
 """Messages that are learned in one transaction."""
+TEACH = 10.0
+"""Seconds for somebody else to learn a message."""
 PATIENCE = 30.0
 """Seconds that a command waits for others who learn."""
 FILE = "bayes.sqlite"
 MARKS = "moved.sqlite"
+
+
+Teach = Callable[[Message, bool], str]
+"""Tells somebody else that a message is spam, or ham; returns why that has not learned it."""
 
 
 class Learned(NamedTuple):
@@ -40,9 +49,14 @@ class Learned(NamedTuple):
     trouble: str = ""
 
 
-def learn(counts: Counts, found: Iterable[Found], spam: bool | None) -> Iterator[Learned]:
+def learn(
+    counts: Counts, found: Iterable[Found], spam: bool | None, teach: Teach | None = None
+) -> Iterator[Learned]:
     """Learn messages as spam, as ham, or (None) forget them, a hundred at once. Whoever stops
-    before the end has learned those that were told, and perhaps some more. Raises OSError."""
+    before the end has learned those that were told, and perhaps some more. `teach` tells others of
+    each that is new, and returns why they did not learn it. Raises OSError."""
+    from mdaflow.scan.bayes import lesson, name_of
+
     waiting: list[tuple[Found, Lesson]] = []
     for one in found:
         if one.message is None:
@@ -51,7 +65,8 @@ def learn(counts: Counts, found: Iterable[Found], spam: bool | None) -> Iterator
         if counts.class_of(name_of(one.message)) is spam:
             yield Learned(one.path, one.bytes)
             continue
-        about = one._replace(message=None)  # its tokens are enough
+        trouble = teach(one.message, spam) if teach and spam is not None else ""
+        about = one._replace(message=None, trouble=trouble)  # its tokens are enough
         waiting.append((about, lesson(one.message, spam)))
         if len(waiting) == BATCH:
             yield from _told(counts, waiting)
@@ -62,7 +77,7 @@ def learn(counts: Counts, found: Iterable[Found], spam: bool | None) -> Iterator
 def _told(counts: Counts, batch: list[tuple[Found, Lesson]]) -> Iterator[Learned]:
     done = counts.learn([each for _, each in batch])
     for (one, _), new in zip(batch, done, strict=True):
-        yield Learned(one.path, one.bytes, new)
+        yield Learned(one.path, one.bytes, new, one.trouble)
 
 
 def site_counts(config: Config, *, patient: bool = False) -> Counts:
@@ -106,15 +121,42 @@ def _counts(path: str, patient: bool) -> Counts:
     return SqliteCounts(path, wait=PATIENCE if patient else WAIT, bulk=patient)
 
 
+def teacher(config: Config) -> Teach | None:
+    """Who tells rspamd what the site learns, if it shall learn. Raises ConfigError."""
+    from .scanners import rspamd
+
+    those = (s for s in config.scanners if isinstance(s, Rspamd) and s.controllers)
+    clients = [rspamd(said, config) for said in those]
+
+    def teach(message: Message, spam: bool) -> str:
+        troubles = []
+        for client in clients:
+            try:
+                client.learn(message, "spam" if spam else "ham", TEACH)
+            except Unscanned as error:
+                troubles.append(f"{client.name} has not learned it: {error}")
+        return "; ".join(troubles)
+
+    return teach if clients else None
+
+
 def learners(config: Config) -> dict[str, Learner]:
     """What the actions `learn spam` and `learn ham` do: rules of the site teach the site, those of
     a user only that user."""
-    site = site_counts(config)
+
+    @cache
+    def of_site() -> tuple[Counts, Teach | None]:  # a process of an account never asks for these
+        return site_counts(config), teacher(config)
 
     def learner(spam: bool) -> Learner:
         def teach(job: Job, message: Message, owner: str) -> None:
+            from mdaflow.scan.bayes import lesson
+
             if owner == "site":
-                site.learn([lesson(message, spam)])
+                counts, tell = of_site()
+                counts.learn([lesson(message, spam)])
+                if tell and (trouble := tell(message, spam)):
+                    raise OSError(trouble)
             else:
                 with closing(own_counts(job.mailbox.home)) as own:
                     own.learn([lesson(message, spam)])

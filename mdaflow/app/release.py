@@ -73,15 +73,11 @@ def _envelope(entry: Entry, to: str) -> Envelope:
 
 
 def learn(site: Site, each: Held, kind: str) -> None:
-    """Learn that a message is `spam` or `ham`, for its recipient; it stays in the quarantine.
+    """Learn for the site that a message is `spam` or `ham`; it stays in the quarantine.
 
-    Raises NotHeld, NoRecipient, MailError; MdaflowError when nobody learns here.
+    Raises NotHeld, NoRecipient, MailError, OSError.
     """
-    from mdaflow.deliver.soft import LEARNERS
-
-    learner = LEARNERS.get(kind)
-    if learner is None:
-        raise MdaflowError(f"nobody learns {kind} here: no classifier is configured")
+    learner = site.means.learners[kind]
     with taken(site.config.quarantine, each) as ours:
         entry = ours.entry()
         envelope = _envelope(entry, "")
@@ -95,4 +91,4 @@ def learn(site: Site, each: Held, kind: str) -> None:
             user.own,
             user.address,
         )
-        learner(job, entry.message)
+        learner(job, entry.message, "site")

@@ -203,7 +203,7 @@ class Steward:
         """Rules of the site do this somewhere, or those of users may do it."""
         if owner == "site":
             return (verb, folder if verb in STORING else "") in self._site.says
-        return verb in STEWARDED and verb in self._site.rules.powers
+        return verb in STEWARDED - {"learn"} and verb in self._site.rules.powers
 
     def _edited(self, frame: Frame, how: str) -> Message | None:
         """The message as rules have changed it; None if they have not."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,13 +24,16 @@ from mdaflow.app.caller import NOT_YOURS, user_of
 from mdaflow.app.collection import STDIN, collect, size_of
 from mdaflow.app.deputies import run_all
 from mdaflow.app.expire import listed, tasks
-from mdaflow.app.learn import Counts, learn, own_counts, own_marks, site_counts
+from mdaflow.app.learn import learn, own_counts, own_marks, site_counts, teacher
 from mdaflow.app.log import escaped
-from mdaflow.app.moved import JUNK, learn_moved
+from mdaflow.app.moved import learn_moved
 from mdaflow.errors import INTERNAL
 
 from . import EX_NOINPUT, EX_TEMPFAIL
 from .common import as_deputy, config_option, say, site_of, step_down
+
+if TYPE_CHECKING:
+    from mdaflow.app.learn import Counts
 
 CLASSES = {"spam": True, "ham": False}
 AT_ONCE = 4
@@ -52,7 +56,7 @@ Do = Callable[[User | None], int]
 @click.option("--moved", is_flag=True, help="From what was moved to Junk, and from there.")
 @click.option("--all", "everybody", is_flag=True, help="With --moved: all users.")
 @click.option("--watch", is_flag=True, help="As --moved, again and again.")
-@click.option("--junk", default=JUNK, show_default=True, metavar="FOLDER", help="The spam folder.")
+@click.option("--junk", metavar="FOLDER", help="The spam folder; else that of the configuration.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each user.")
 @config_option
 def command(
@@ -63,7 +67,7 @@ def command(
     moved: bool,
     everybody: bool,
     watch: bool,
-    junk: str,
+    junk: str | None,
     as_json: bool,
     config: str | None,
 ) -> int:
@@ -79,7 +83,7 @@ def command(
     if everybody and not moved:
         raise click.UsageError("--all is for --moved")
     if moved:
-        do: Do = partial(_moved, junk=junk, as_json=as_json)
+        do: Do = partial(_moved, junk=junk or settings.spam.junk[0], as_json=as_json)
         return _watched(lambda: _for_users(settings, names, everybody, do), again=watch)
     kind, paths = _asked(words, forget)
     do = partial(_learn, settings, kind, paths, as_json=as_json)
@@ -141,9 +145,10 @@ def _learn(
     """Learn for a user, or for the site; the exit code."""
     done: Counter[str] = Counter()
     with _kept(user), closing(_counts(settings, user)) as counts, _progress(paths, as_json) as step:
-        for one in learn(counts, collect(paths), CLASSES.get(kind)):
+        teach = teacher(settings) if user is None else None
+        for one in learn(counts, collect(paths), CLASSES.get(kind), teach):
             step(one.bytes)
-            done["unread" if one.trouble else "learned" if one.new else "known"] += 1
+            done["learned" if one.new else "unread" if one.trouble else "known"] += 1
             if one.trouble:
                 say(escaped(f"mdaflow: {one.path}: {one.trouble}"), err=True)
     who = user.address if user else SITE

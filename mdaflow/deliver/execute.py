@@ -64,6 +64,11 @@ _KEEP = Action("keep", owner="site")
 _KEPT = "kept in the inbox"
 
 
+def is_stewarded(action: Action) -> bool:
+    """Does it take what only the site has? What a user learns is the user's own."""
+    return action.verb in STEWARDED and (action.verb, action.owner) != ("learn", "user")
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What became of a message: the reply, the outcome in the words of the log, and where."""
@@ -213,7 +218,7 @@ class _Delivery:
 
     def _prepared(self, action: Action) -> Prepared:
         steward = self.job.means.steward
-        if steward is not None and action.verb in STEWARDED:
+        if steward is not None and is_stewarded(action):
             return steward.prepare(self.job, action)
         module = import_module(f".{DELIVERERS[action.verb]}", __package__)
         prepared: Prepared = module.prepare(self.job, action)

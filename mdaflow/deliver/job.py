@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mdaflow.engine.plan import Action
@@ -44,6 +45,13 @@ class Steward(Protocol):
         """As the deliverer of the action, at the steward's."""
 
 
+class Learner(Protocol):
+    """Learns from messages of one class."""
+
+    def __call__(self, job: Job, message: Message, owner: str) -> None:
+        """Learn for whoever owns the rule, `site` or `user`. Raises OSError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a site carries out actions with."""
@@ -68,6 +76,8 @@ class Means:
     """Who rewrites the senders of what is forwarded; None: they stay."""
     resent: bool = False
     """A forward tells who has sent the message on, in Resent fields."""
+    learners: Mapping[str, Learner] = field(default_factory=dict)
+    """Who learns from a message, by the class that it is of: `spam`, `ham`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,10 @@ import logging
 from collections.abc import Callable
 
 from mdaflow.engine.plan import Action, one_line
-from mdaflow.mail.message import Message
 
 from .job import Job, Memory
 from .mailbox import Prepared
 
-Learner = Callable[[Job, Message, str], None]
-"""Learns from a message of a delivery for whoever owns the rule, `site` or `user`."""
-
-LEARNERS: dict[str, Learner] = {}
-"""What learns from a message, by the class it is of: `spam`, `ham`. There is no classifier yet."""
 MAX_TEXT = 1000
 """Characters of a text of the rules in our log."""
 
@@ -38,7 +32,7 @@ class _Soft:
     """One action on small state."""
 
     def __init__(self, job: Job, action: Action) -> None:
-        self.where = _where(action)
+        self.where = _where(job, action)
         self._job = job
         self._action = action
 
@@ -54,9 +48,9 @@ class _Soft:
         """There is nothing to take back."""
 
 
-def _where(action: Action) -> str:
+def _where(job: Job, action: Action) -> str:
     if action.verb == "learn":
-        known = action.text in LEARNERS
+        known = action.text in job.means.learners
         return f"learned {action.text}" if known else "learned nothing: no classifier is configured"
     return action.verb
 
@@ -76,7 +70,7 @@ def _say(job: Job, action: Action) -> None:
 
 
 def _learn(job: Job, action: Action) -> None:
-    learner = LEARNERS.get(action.text)
+    learner = job.means.learners.get(action.text)
     if learner:
         learner(job, action.message or job.message, action.owner)
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from need import need
 from mdaflow.app import release
 from mdaflow.app.config import Clamd, Virus
 from mdaflow.app.release import NoRecipient, NotDeleted
-from mdaflow.deliver import held, maildir, soft
+from mdaflow.deliver import held, maildir
 from mdaflow.deliver.held import Held, NotHeld
-from mdaflow.errors import INTERNAL, MdaflowError, PermFail, TempFail
+from mdaflow.errors import INTERNAL, PermFail, TempFail
 
 VIRUS = b"X-Virus: yes\n"
 CAUGHT = 'rule "V" when header "X-Virus" is "yes" { quarantine "virus" }\n'
@@ -107,9 +108,10 @@ def test_scanner_that_is_away(here: Here, tmp_path: Path) -> None:
 def test_rules_that_learn(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule that caught it does nothing again: what it learns is learned once."""
     learned: list[str] = []
-    monkeypatch.setitem(soft.LEARNERS, "spam", lambda job, message: learned.append("spam"))
     here.grant = ("learn",)
     here.set(CAUGHT.replace("quarantine", "learn spam quarantine"))
+    said = lambda job, message, owner: learned.append("spam")  # noqa: E731
+    monkeypatch.setattr(here, "_site", replace(here.site, learners={"spam": said}))
     each = quarantined(here)
     assert let_go(here, each) == "250 2.0.0 Saved to INBOX"
     assert learned == ["spam"]
@@ -320,16 +322,14 @@ def test_full_disk(here: Here) -> None:
 
 
 def test_learn(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message is learned for its recipient, as it came, and stays."""
+    """A message is learned for the site, as it came, and stays."""
     seen: list[tuple[str, bytes]] = []
-    learner = lambda job, message: seen.append((job.whose, bytes(message.raw)))  # noqa: E731
-    monkeypatch.setitem(soft.LEARNERS, "ham", learner)
+    learner = lambda job, message, owner: seen.append((owner, bytes(message.raw)))  # noqa: E731
     here.set(CAUGHT)
     each = quarantined(here)
+    monkeypatch.setattr(here, "_site", replace(here.site, learners={"ham": learner}))
     release.learn(here.site, each, "ham")
     [(whose, raw)] = seen
-    assert whose == BOB
+    assert whose == "site"
     assert raw.startswith(b"Delivered-To: ")
     assert all_held(here) == [each]
-    with pytest.raises(MdaflowError, match="nobody learns spam here"):
-        release.learn(here.site, each, "spam")

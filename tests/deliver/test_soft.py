@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mdaflow.deliver import soft
-from mdaflow.deliver.job import Job, Means, Memory
+from mdaflow.deliver.job import Job, Learner, Means, Memory
 from mdaflow.deliver.mailbox import Mailbox
 from mdaflow.deliver.soft import remembered
 from mdaflow.engine.plan import Action
@@ -47,10 +47,18 @@ class Noted(MemoryStore):
         super().put(key, value, seconds)
 
 
-def carry_out(action: Action, memory: Memory | None = None, recipient: str = BOB) -> str:
+def carry_out(
+    action: Action, memory: Memory | None = None, recipient: str = BOB, **learners: Learner
+) -> str:
     mailbox = Mailbox("maildir", "/nonexistent", "Maildir")
     envelope = Envelope("ann@example.com", recipient)
-    job = Job(Message(b"Subject: x\n\n"), envelope, mailbox, "id1", Means(memory=memory))
+    job = Job(
+        Message(b"Subject: x\n\n"),
+        envelope,
+        mailbox,
+        "id1",
+        Means(memory=memory, learners=learners),
+    )
     prepared = soft.prepare(job, action)
     prepared.commit()
     prepared.abort()
@@ -169,27 +177,24 @@ def test_no_classifier(kind: str, lines: Callable[[], list[tuple[str, str]]]) ->
     assert lines() == []
 
 
-def test_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learn() -> None:
     """A classifier learns for the rule's owner from the message as it was when this was planned."""
     seen: list[tuple[bytes, str]] = []
 
     def learn(job: Job, message: Message, owner: str) -> None:
         seen.append((message.raw[:], owner))
 
-    monkeypatch.setitem(soft.LEARNERS, "spam", learn)
-    assert carry_out(Action("learn", text="spam")) == "learned spam"
-    carry_out(Action("learn", text="spam", owner="site", message=Message(b"changed")))
+    assert carry_out(Action("learn", text="spam"), spam=learn) == "learned spam"
+    changed = Message(b"changed")
+    carry_out(Action("learn", text="spam", owner="site", message=changed), spam=learn)
     assert seen == [(b"Subject: x\n\n", "user"), (b"changed", "site")]
 
 
-def test_learner_that_fails(
-    monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[tuple[str, str]]]
-) -> None:
+def test_learner_that_fails(lines: Callable[[], list[tuple[str, str]]]) -> None:
     """A classifier that breaks costs a warning, never the delivery."""
 
     def fail(job: Job, message: Message, owner: str) -> None:
         raise ZeroDivisionError("too few words")
 
-    monkeypatch.setitem(soft.LEARNERS, "ham", fail)
-    carry_out(Action("learn", text="ham"))
+    carry_out(Action("learn", text="ham"), ham=fail)
     assert lines() == [("WARNING", f"<{BOB}>: learn failed: too few words")]
