@@ -50,7 +50,7 @@ from mdaflow.lang.source import MAX_PROBLEMS, SourceError
 from mdaflow.lang.subjects import SUBJECTS, is_asked, split
 from mdaflow.mail import address, edit, header, letter, message
 from mdaflow.route import resolve
-from mdaflow.scan import magic
+from mdaflow.scan import archives, dangers, magic
 
 MAN = Path(__file__).resolve().parent.parent / "contrib" / "man"
 PAGES = ("mdaflow.1", "mdaflow-rules.5", "mdaflow.yaml.5")
@@ -269,6 +269,14 @@ def test_what_nobody_tells() -> None:
     assert "learn" not in answers.PROVIDED
 
 
+def test_dangers() -> None:
+    """The page names the dangers of attachments."""
+    text = sections(lines(RULES), "Ss")["Attachments"]
+    start = text.index(".It Va .danger")
+    told = [line[7:] for line in text[start : text.index(".El", start)] if line[:7] == ".It Ql "]
+    assert told == list(dangers.WORDS)
+
+
 def test_protected_fields() -> None:
     """The page names the header fields that cannot be edited."""
     text = sections(lines(RULES), "Ss")["Header fields"]
@@ -335,6 +343,7 @@ def test_limits() -> None:
         f"{header.MAX_BLOCK >> 20} MiB",
         f"{header.MAX_FIELDS:,}",
         str(magic.MAX_ATTACHMENTS),
+        f"{archives.MAX_UNPACKED >> 20} MiB",
         str(MAX_PROBLEMS),
     ]
 
@@ -346,6 +355,9 @@ def test_numbers() -> None:
     for said in (
         f"No level is longer than {texts.MAX_LEVEL} characters",
         f"and {magic.LOOK_AT >> 10} KiB of each",
+        f"unpacked, {archives.MAX_FILES:,} files, {archives.MAX_DEPTH} archives in each other, "
+        f"{archives.MAX_RATIO} times the packed size, and {archives.MAX_SECONDS:g} seconds of",
+        f"and {dangers.MAX_ATTACHMENTS} attachments; what is beyond is",
         f"in one line of at most {execute.MAX_REPLY} characters",
         f"a day or more; without it {reply.EVERY / day:g} days.",
         f"{pipe.SECONDS:g} seconds without it and {pipe.MAX_SECONDS / 60:g} minutes at most",
