@@ -24,7 +24,7 @@ _SIGNS: tuple[tuple[bytes, int, str], ...] = (
     (b"-lh", 2, "lzh"), (b"-lz", 2, "lzh"), (b"\x28\xb5\x2f\xfd", 0, "zstd"),
     (b"\x1f\x9d", 0, "compress"), (b"\x1f\xa0", 0, "compress"), (b"LZIP", 0, "lzip"),
     (b"\x04\x22\x4d\x18", 0, "lz4"), (b"xar!", 0, "xar"), (b"CD001", 0x8001, "iso"),
-    (b"\x5d\0\0", 0, "lzma"),
+    (b"\x5d\0\0", 0, "lzma"), (b"\x78\x9f\x3e\x22", 0, "tnef"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0, "ole"), (b"%PDF-", 0, "pdf"), (b"{\\rt", 0, "rtf"),
     (b"\x89PNG", 0, "image"), (b"GIF8", 0, "image"), (b"\xff\xd8\xff", 0, "image"),
     (b"II*\0", 0, "image"), (b"MM\0*", 0, "image"), (b"RIFF", 0, "media"), (b"ID3", 0, "media"),
@@ -33,7 +33,7 @@ _SIGNS: tuple[tuple[bytes, int, str], ...] = (
 PROGRAMS = frozenset({"mz", "elf", "mach", "java", "dex", "script", "lnk", "chm"})
 CLOSED = frozenset(
     ("rar", "7z", "cab", "ace", "wim", "arj", "lzh", "zstd", "compress", "lzip", "lz4", "xar",
-     "iso", "lzma")
+     "iso", "lzma", "tnef")
 )  # fmt: skip
 """Archives that nobody here opens."""
 _HTML = re.compile(

@@ -150,6 +150,7 @@ HOSTILE = {
     "rar": (b"Rar!\x1a\x07\0" + bytes(99), "not opened", ""),
     "encrypted rar": (b"Rar!\x1a\x07\0\0\0\x73\x80\0\x0d\0" + bytes(99), "encrypted", ""),
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(99), "not opened", ""),
+    "winmail.dat": (b"\x78\x9f\x3e\x22" + bytes(99), "not opened", ""),
     "zip of a rar": (zipped(a__rar=b"Rar!\x1a\x07\0" + bytes(99)), "not opened", ""),
     "no entry": (b"PK\3\4" + bytes(99), "not opened", ""),
     "odd method": (zipped(zipfile.ZIP_LZMA, a__txt=b"x"), "not opened", ""),
