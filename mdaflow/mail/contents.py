@@ -6,6 +6,7 @@ EBCDIC) comes as it is, and once more in UTF-8. Capped; nothing here raises.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 MAX_CONTENTS = 64 << 20
 """Bytes of all contents together, decoded."""
-MAX_TEXT = 8 << 20
-"""Bytes of a text that are given in UTF-8, too."""
 
 
 class Content(NamedTuple):
@@ -33,10 +32,7 @@ class Content(NamedTuple):
 
     def pieces(self) -> Iterable[bytes]:
         """The decoded content, each piece of a few MiB at most."""
-        if not self.charset:
-            return self.part.pieces()
-        text = self.part.content(MAX_TEXT).decode(self.charset, "ignore")
-        return (text.encode("utf-8", "ignore"),)
+        return _recode(self.part.pieces(), self.charset) if self.charset else self.part.pieces()
 
 
 class Contents(NamedTuple):
@@ -94,6 +90,12 @@ def _odd_charset(part: Part) -> str:
     if start.count(0) >= len(start) // 3 > 0:
         return "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
     return _recoded(part.charset) if part.charset else ""
+
+
+def _recode(pieces: Iterable[bytes], charset: str) -> Iterator[bytes]:
+    decoder = getincrementaldecoder(charset)("ignore")
+    for piece in pieces:
+        yield decoder.decode(piece).encode("utf-8", "ignore")
 
 
 _MARKS = (

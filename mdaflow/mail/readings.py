@@ -32,8 +32,6 @@ MAX_FOUND = 1_000
 """Headers and encoded files that stand in texts."""
 MAX_COPY = 16 << 20
 """Bytes that are decoded, or copied with other line ends, to be divided again."""
-MAX_TEXT = 8 << 20
-"""Bytes of a text that are looked at for what stands encoded in it."""
 
 MESSAGES = ("message/rfc822", "message/global", "message/news")
 _ELSEWHERE = ("message/partial", "message/external-body")
@@ -338,8 +336,8 @@ class _Walk:
                 self._embedded(self.raw, max(at - 1, 0), start)
             at = max(at, end)
         for part in list(self.found.values()):
-            if part.encoding in DECODERS and part.type.startswith(("text/", "multipart/")):
-                text = part.content(MAX_TEXT)
+            if part.encoding in DECODERS and not part.attached:
+                text = self._decoded(part.raw, part.start, part.end, part.encoding)
                 if any(sign in text for sign in SIGNS):
                     self.copies.append(text)
                     self._embedded(b"\n" + text, 0, len(text) + 1)
@@ -360,9 +358,6 @@ class _Walk:
 
     def _runs(self, raw: Raw, start: int, end: int) -> None:
         """Lines that look like base64, or have many escapes, where none was declared."""
-        if end - start > MAX_TEXT:
-            self._stop("a text of more than 8 MiB")
-            end = start + MAX_TEXT
         for begin, stop in runs(raw, start, end):
             if not self._one_more():
                 return
