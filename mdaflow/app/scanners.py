@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.errors import ConfigError
-from mdaflow.scan import Scanner
+from mdaflow.mail.message import Message
+from mdaflow.scan import Scanner, Unscanned
 
 from .config import Clamd, Config, Package, Rspamd, Spamd
 from .guard import looks_for
@@ -14,6 +15,7 @@ from .privileges import as_mail_user
 from .scanning import Post
 
 if TYPE_CHECKING:
+    from mdaflow.mail.contents import Content
     from mdaflow.scan.rspamd import Rspamd as Client
 
 MAX_PASSWORD = 1024
@@ -40,7 +42,41 @@ def _clamd(said: Clamd, config: Config) -> Post:
     from mdaflow.scan import clamd
 
     bare = clamd.Clamd(said.clamd, max_size=said.max_size)
-    return _post(said, bare, bare=bare)
+    parts = _PARTS[said.parts]
+    whole = clamd.Clamd(said.clamd, parts=parts, max_size=said.max_size) if parts else bare
+    return _post(said, whole, bare=bare)
+
+
+class _Pieces:
+    """A decoded part, which may be read again for another server."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._content.pieces()
+
+
+def _all_parts(message: Message) -> Iterator[_Pieces]:
+    """The decoded parts of all readings. Raises Unscanned when these are not all there are."""
+    from mdaflow.mail.contents import contents
+
+    yield from map(_Pieces, contents(message))
+    if message.contents.limit:
+        raise Unscanned(message.contents.limit)
+
+
+def _doubtful_parts(message: Message) -> Iterator[_Pieces]:
+    """The same, where readers could find other things in the message (P46)."""
+    from mdaflow.mail.contents import is_plain
+
+    if not is_plain(message.readings):
+        yield from _all_parts(message)
+
+
+_PARTS: dict[str, Callable[[Message], Iterator[_Pieces]] | None] = {
+    "always": _all_parts, "ambiguous": _doubtful_parts, "never": None,
+}  # fmt: skip
 
 
 def _spamd(said: Spamd, config: Config) -> Post:

@@ -52,6 +52,13 @@ def contents(message: Message) -> Iterator[Content]:
     return iter(message.contents.found)
 
 
+def is_plain(readings: Readings) -> bool:
+    """Do all readers find the same contents, in charsets that hide nothing?"""
+    if readings.doubts or readings.more or readings.limit:
+        return False
+    return not any(map(_odd_charset, readings.parts))
+
+
 def gather(readings: Readings) -> Contents:
     """The contents of all readings."""
     found: list[Content] = []
