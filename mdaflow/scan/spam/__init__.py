@@ -25,7 +25,7 @@ from .clues import Clues, Site, Tests
 KNOWN_SENDER = "KNOWN_SENDER"
 BAYES = {True: "BAYES_SPAM", False: "BAYES_HAM"}
 """The test that evidence for spam, or for ham, hits."""
-CONVINCED = 6.0
+CONVINCED = 12.0
 """Evidence that is worth three quarters of the weight."""
 MIDDLE = 0.0
 """Evidence that tells nothing."""

@@ -44,8 +44,11 @@ _GREETING = re.compile(
 
 
 def _many(group: str, few: int, many: int) -> Callable[[Clues], float]:
-    """How much is said of a group: nothing below `few` phrases, all from `many` on."""
-    return lambda c: min(1.0, max(0.0, (c.said.get(group, 0) - few + 1) / (many - few + 1)))
+    """How much is said of a group: nothing below `few` phrases, all from `many` on.
+
+    A long text has phrases of everything, so they count less there.
+    """
+    return lambda c: min(1.0, max(0.0, (c.said[group] * c.density - few + 1) / (many - few + 1)))
 
 
 def _shouting_words(c: Clues) -> float:

@@ -7,10 +7,12 @@ cap is not looked at, so that hostile mail costs no more than other mail. No I/O
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from mdaflow.mail import header
@@ -37,6 +39,8 @@ MAX_TEXT = 64 << 10
 MAX_FIELD = 1000
 """Characters of a header field."""
 MAX_URLS = 500
+MANY_WORDS = 400
+"""A longer text has phrases of everything."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -199,12 +203,17 @@ class Clues:
         return _WORD.findall(self.shown)
 
     @cached_property
-    def said(self) -> dict[str, int]:
+    def said(self) -> Counter[str]:
         """How many different phrases of each group are in the subject and the texts."""
         texts = [self.subject, self.author.name, self.shown]
         if self.html and self.plain:
             texts.append(self.plain)
         return heard("\n".join(texts))
+
+    @cached_property
+    def density(self) -> float:
+        """1 for a text of some hundred words, less for longer ones."""
+        return min(1.0, sqrt(MANY_WORDS / (len(self.words) + 1)))
 
     @cached_property
     def urls(self) -> list[Url]:

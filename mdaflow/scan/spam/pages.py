@@ -81,7 +81,7 @@ def _link_brand(c: Clues) -> bool:
 def _links_elsewhere(c: Clues) -> bool:
     """No link leads to where the author is from."""
     sites = {site(url.host) for url in _web(c)}
-    return bool(sites) and bool(c.author_site) and c.author_site not in sites and not c.listed
+    return bool(sites) and c.author_site not in sites and not c.listed
 
 
 def _links_home(c: Clues) -> bool:
@@ -106,15 +106,39 @@ def _long_host(url: Url) -> bool:
     return url.host.count("-") >= 3 or url.host.count(".") >= 5 or len(url.host) > 50
 
 
+def _leaves_elsewhere(c: Clues) -> bool:
+    """A link by which to leave a list leads to somebody else, and the header names none."""
+    if c.listed:
+        return False
+    found = (url for url in c.urls if _LEAVE.search(url.host + url.path))
+    return any(url.scheme == "mailto" or site(url.host) != c.author_site for url in found)
+
+
+def _threat_elsewhere(c: Clues) -> bool:
+    """Speaks of an account in danger, and the links do not lead to where the author is from."""
+    return c.said["threat"] * c.density >= 2 and _links_elsewhere(c)
+
+
+def _signed_list(c: Clues) -> bool:
+    """One can leave, and the author's own domain signs; whether the signature is good is not told."""
+    signer = re.search(r"\bd=([\w.-]+)", c.raw("DKIM-Signature"))
+    return (
+        c.has("List-Unsubscribe")
+        and signer is not None
+        and site(signer[1].lower()) == c.author_site
+        and c.author_site.rpartition(".")[2] not in CHEAP
+    )
+
+
 def _bare_link(c: Clues) -> bool:
-    """Hardly more than a link."""
-    return bool(_web(c)) and len(c.words) < 30 and not c.reply
+    """Hardly more than a link, and that leads elsewhere."""
+    return len(c.words) < 30 and not c.reply and _links_elsewhere(c)
 
 
 def _only_image(c: Clues) -> float:
     """Images, linked or attached, and next to no text."""
     seen = bool(c.markup.images) or any(p.type.startswith("image/") for p in c.parts)
-    return float(seen and len(c.words) < 40 and bool(c.html)) * (1.0 if len(c.words) < 15 else 0.5)
+    return float(seen and len(c.words) < 25 and bool(c.html)) * (1.0 if len(c.words) < 10 else 0.5)
 
 
 def _html_only(c: Clues) -> bool:
@@ -208,12 +232,9 @@ TESTS: Tests = {
     "LINK_ANYBODYS": _any(_shared),
     "LINK_REDIRECT": _any(lambda url: bool(_INNER.search(url.path))),
     "LINK_DOWNLOAD": _any(lambda url: bool(_DOWNLOAD.search(url.path.partition("?")[0]))),
-    "LINK_LEAVE": _any(
-        lambda url: (
-            bool(_LEAVE.search(url.host + url.path))
-            or (url.scheme == "mailto" and bool(_LEAVE.search(url.path)))
-        )
-    ),
+    "LINK_LEAVE": _leaves_elsewhere,
+    "LINK_THREAT": _threat_elsewhere,
+    "LISTED_SIGNED": _signed_list,
     "LINK_BRAND": _link_brand,
     "LINK_LIES": _link_lies,
     "LINKS_ELSEWHERE": _links_elsewhere,
