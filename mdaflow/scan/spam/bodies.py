@@ -123,6 +123,7 @@ TESTS: Tests = {
     "SAYS_CASINO": _many("casino", 1, 4),
     "SAYS_SALES": _many("sales", 2, 8),
     "SAYS_EXCUSE": _many("excuse", 2, 6),
+    "SAYS_TASK": _many("task", 2, 4),
     "GREETS_STRANGER": _many("stranger", 1, 1),
     "GREETS_ADDRESS": _greets_address,
     "GREETS_LOCAL_PART": _greets_name,
@@ -145,6 +146,5 @@ TESTS: Tests = {
     "QUOTES_SOMEBODY": lambda c: bool(_WROTE.search(c.plain[:20_000])),
     "SIGNATURE": lambda c: bool(_SIGNATURE.search(c.plain)),
     "PATCH": lambda c: bool(_PATCH.search(c.plain)),
-    "PLAIN_WITHOUT_LINKS": lambda c: bool(c.plain) and not c.html and not c.urls,
     "SIGNED": lambda c: any("signature" in p.type for p in c.parts) or "-----BEGIN PGP" in c.plain,
 }

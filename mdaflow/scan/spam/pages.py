@@ -11,7 +11,7 @@ from collections.abc import Callable
 from .clues import Clues, Tests
 from .links import Url, site
 from .names import names
-from .senders import BRANDS, CHEAP, within
+from .senders import BRANDS, CHEAP, FREEMAIL, within
 
 _SHORTENERS = names("short")
 _ANYBODYS = names("anybody")
@@ -85,9 +85,10 @@ def _links_elsewhere(c: Clues) -> bool:
 
 
 def _links_home(c: Clues) -> bool:
-    """Most links lead to where the author is from."""
+    """Most links lead to where the author is from, and that is no place for everybody."""
     sites = [site(url.host) for url in _web(c)]
-    return bool(c.author_site) and sites.count(c.author_site) > len(sites) / 2
+    own = c.author_site.rpartition(".")[2] not in CHEAP and c.author.domain.lower() not in FREEMAIL
+    return own and sites.count(c.author_site) > len(sites) / 2
 
 
 def _link_names_you(c: Clues) -> bool:
@@ -120,7 +121,7 @@ def _threat_elsewhere(c: Clues) -> bool:
 
 
 def _signed_list(c: Clues) -> bool:
-    """One can leave, and the author's own domain signs; whether the signature is good is not told."""
+    """One can leave, and the author's own domain signs; good or not."""
     signer = re.search(r"\bd=([\w.-]+)", c.raw("DKIM-Signature"))
     return (
         c.has("List-Unsubscribe")
