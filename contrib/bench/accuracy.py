@@ -314,9 +314,9 @@ def main() -> int:
     for name, sample in rivals.items():
         row(name, sample)
     if news:
-        print(f"\n  newsletters >= {THRESHOLD:g}: {100 * above([j.score for j in news], THRESHOLD):.2f} %"
-              f" of {len(news):,}; by own tests alone"
-              f" {100 * above([own_score(j) for j in news], THRESHOLD):.2f} %")  # fmt: skip
+        both = [100 * above([way(j) for j in news], THRESHOLD) for way in list(WAYS.values())[:2]]
+        print(f"\n  {len(news):,} newsletters: {both[0]:.2f} % of them >= {THRESHOLD:g}")
+        print(f"  by own tests alone {both[1]:.2f} %")
     judged = len(spam) + len(ham) + len(news)
     print(f"  {1000 * took / judged:.2f} ms of CPU for a message")
     worst(ham, arguments.worst, "ham that looks most like spam", highest=True)

@@ -7,7 +7,7 @@ shipped table. Only names of that table can be given, so that a misspelt one is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mdaflow.errors import ConfigError
 from mdaflow.scan.spam import Table, Worth, default_table
@@ -17,11 +17,20 @@ from .plain import Composer, Place, Problem, Unreadable, decoded
 MAX_WEIGHT = 1000
 MAX_ABOUT = 200
 
+_LIKE = {"DNSBL": "DNSBL_CLIENT", "URIBL": "URIBL_LINK"}
+"""What a list in the DNS is worth that the shipped table does not know."""
 
-def read_weights(site: bytes = b"", name: str = "") -> dict[str, Worth]:
-    """What each test is worth. Raises ConfigError with `NAME:line:column: message` for each
-    problem of the site's file."""
+
+def read_weights(
+    site: bytes = b"", name: str = "", lists: Collection[str] = ()
+) -> dict[str, Worth]:
+    """What each test is worth, those of `lists` in the DNS (`DNSBL_X`, `URIBL_X`) as well.
+
+    Raises ConfigError with `NAME:line:column: message` for each problem of the site's file.
+    """
     shipped = _read(default_table(), "tests.yaml", {})
+    for test in lists:
+        shipped.setdefault(test, shipped[_LIKE[test.partition("_")[0]]])
     return shipped | _read(site, name, shipped) if site else shipped
 
 

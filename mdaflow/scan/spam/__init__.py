@@ -10,7 +10,9 @@ smooth function, so that it ranks messages, and can never give more than its wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from math import isfinite, tanh
@@ -21,6 +23,8 @@ from mdaflow.mail.message import Message
 
 from .. import Hit, Report
 from .clues import Clues, Site, Tests
+
+log = logging.getLogger("mdaflow")
 
 KNOWN_SENDER = "KNOWN_SENDER"
 BAYES = {True: "BAYES_SPAM", False: "BAYES_HAM"}
@@ -69,16 +73,28 @@ class Spam:
         """The tests that a message meets, those that tell most first."""
         hits = own_hits(message, envelope, self._our, self._table)
         for other in self._others:
-            hits += _told(other(message, envelope, seconds), self._table)
-        hits += bayes_hits(self._bayes(message) if self._bayes else None, self._table)
+            with _neutral():
+                hits += _told(other(message, envelope, seconds), self._table)
+        if self._bayes:
+            with _neutral():
+                hits += bayes_hits(self._bayes(message), self._table)
         return Report(hits=_sorted(hits))
+
+
+@contextmanager
+def _neutral() -> Iterator[None]:
+    """Who cannot tell says nothing, and the rest of the score stands (P42)."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("spam: a test is left out: %s", error)
 
 
 def own_hits(message: Message, envelope: Envelope, our: Site, table: Table) -> list[Hit]:
     """What the tests of this package find; those with a weight of 0 are not made."""
     clues = Clues(message, envelope, our)
     found = []
-    for name, test in tests().items():
+    for name, test in own_tests().items():
         weight = table[name].weight if name in table else 0
         degree = float(test(clues)) if weight else 0.0
         if degree > 0:
@@ -126,7 +142,7 @@ def _sorted(hits: Iterable[Hit]) -> tuple[Hit, ...]:
 
 
 @cache
-def tests() -> Tests:
+def own_tests() -> Tests:
     """The tests of this package by name."""
     from . import bodies, headers, pages, senders  # a hundred expressions to compile
 

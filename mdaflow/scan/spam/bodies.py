@@ -38,7 +38,7 @@ _PATCH = re.compile(
 )
 _GREETING = re.compile(
     r"\b(?:dear|hello|hi|attn:?|attention:?|greetings|good (?:day|morning)"
-    r"|sehr geehrter?|bonjour|hola|olá)[\s,]{1,3}(\S{1,80}@\S{1,80}?)[\s,!:.;)]",
+    r"|sehr geehrter?|bonjour|hola|olá)[\s,]{1,3}(\S{1,80}@\S{1,80}?)[,!:.;)]{0,3}\s",
     re.IGNORECASE,
 )
 

@@ -18,7 +18,7 @@ BRANDS = owners()
 
 _BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?![\w.@])")
 _ADDRESS = re.compile(r"[\w.+-]{1,64}@((?:[\w-]{1,63}\.){1,5}[a-z]{2,})", re.IGNORECASE)
-_CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{5,}")
+_CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{6,}")
 _TURNS = re.compile(r"[a-z]\d|\d[a-z]")
 _IP = re.compile(r"\[?\d{1,3}(?:\.\d{1,3}){3}\]?")
 _DYNAMIC = re.compile(
@@ -106,8 +106,8 @@ def _bad_sender(c: Clues) -> bool:
 
 
 def _bad_host(c: Clues) -> bool:
-    found = (c.client.ip, c.client.name, c.client.helo)
-    return any(within(c.our.bad_hosts, name) for name in found if name)
+    client, bad = c.client, c.our.bad_hosts
+    return client.ip in bad or any(within(bad, name) for name in (client.name, client.helo) if name)
 
 
 def _forged_self(c: Clues) -> bool:
