@@ -35,11 +35,10 @@ from mdaflow.app.weights import read_weights
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.scan import Hit
-from mdaflow.scan.bayes import Classifier, MemoryCounts, name_of
+from mdaflow.scan.bayes import Classifier, MemoryCounts, lesson
 from mdaflow.scan.spam import Table, bayes_hits, own_hits
 from mdaflow.scan.spam.clues import Site
 from mdaflow.scan.spam.links import site
-from mdaflow.scan.tokens import keys
 
 THRESHOLD = 5.0
 
@@ -136,8 +135,7 @@ def learned(spam: Iterable[Mail], ham: Iterable[Mail]) -> Classifier:
     """A classifier that has learned both."""
     counts = MemoryCounts()
     for mails, is_spam in ((spam, True), (ham, False)):
-        for mail in mails:
-            counts.learn(name_of(mail.message), is_spam, keys(mail.message))
+        counts.learn([lesson(mail.message, is_spam) for mail in mails])
     return Classifier(counts)
 
 

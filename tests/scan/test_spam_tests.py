@@ -258,6 +258,10 @@ CASES: dict[str, tuple[Mail, Mail]] = {
              " our list reply with the word remove in the subject."),
         mail("The mail was late."),
     ),
+    "SAYS_LEAVE": (
+        mail("You are receiving this mail because you opted in. Unsubscribe here."),
+        mail("She left on Monday."),
+    ),
     "SAYS_TASK": (
         mail("Are you available? I need you to get gift cards for a client. I am in a meeting."),
         mail("Are you available on Monday?"),
