@@ -123,6 +123,7 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "HELO_IP": (hop("198.51.100.7"), DEFAULT),
     "HELO_NO_DOMAIN": (hop("pc17"), DEFAULT),
     "HELO_LOCAL": (hop("localhost"), hop("localhost.example.com")),
+    "HELO_USER": (hop("User"), hop("user.example.com")),
     "HELO_FREEMAIL": (hop("yahoo.com", "a.isp.example"), hop("yahoo.com", "m.yahoo.com")),
     "HELO_OURS": (hop("mx.example.org"), hop("mx.example.com")),
     "CLIENT_NO_NAME": (hop("mail.example.com", "unknown"), DEFAULT),

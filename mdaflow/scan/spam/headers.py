@@ -107,6 +107,7 @@ def _outlook_forged(c: Clues) -> bool:
     """Says that it was written with a program that makes other Message-IDs."""
     return bool(
         _OUTLOOK.match(c.mailer)
+        and "Mac" not in c.mailer
         and not c.listed
         and c.has("Message-ID")
         and not _OUTLOOK_ID.match(c.raw("Message-ID"))

@@ -146,6 +146,7 @@ TESTS: Tests = {
     "HELO_IP": lambda c: bool(_IP.fullmatch(c.client.helo)),
     "HELO_NO_DOMAIN": lambda c: bool(c.client.helo) and "." not in c.client.helo.strip("."),
     "HELO_LOCAL": lambda c: c.client.helo.lower() in _LOCALS,
+    "HELO_USER": lambda c: any(hop.lower().startswith("from user (") for hop in c.hops),
     "HELO_FREEMAIL": _brand_helo,
     "HELO_OURS": _own_helo,
     "CLIENT_NO_NAME": lambda c: bool(c.client.ip) and not c.client.name,
