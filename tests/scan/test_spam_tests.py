@@ -285,6 +285,10 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "TEXT_BIG_MONEY": (mail("the sum of $12,500,000"), mail("the sum of $12,500")),
     "TEXT_RANDOM_LINE": (mail("hello\nxk3j9fq2lz81\n"), mail("hello\nmailboxes\n")),
     "TEXT_PHONE": (mail("Call (888) 555-0142."), mail("Call 555-0142.")),
+    "TEXT_UNLABELLED": (
+        mail("caf\udce9"),
+        mail("café", Content_Type="text/plain; charset=utf-8"),
+    ),
     "TEXT_NEEDLESS_BASE64": (
         mail("aGVsbG8=", Content_Type="text/plain", Content_Transfer_Encoding="base64"),
         mail("w6Q=", Content_Type="text/plain; charset=utf-8", Content_Transfer_Encoding="base64"),

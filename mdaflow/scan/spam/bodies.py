@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .clues import Clues, Tests
+from .clues import MAX_PART, Clues, Tests
 from .headers import shouting
 
 _INVISIBLE = re.compile(
@@ -30,6 +30,7 @@ _WROTE = re.compile(
     r"|escreveu|scritto|schreef|skrev)\b[^\n]{0,40}:",
     re.MULTILINE | re.IGNORECASE,
 )
+_NO_CHARSET = ("", "us-ascii", "ascii", "unknown", "unknown-8bit", "x-unknown")
 _SIGNATURE = re.compile(r"^-- ?$", re.MULTILINE)
 _PATCH = re.compile(
     r"^(?:diff -|@@ -\d|Index: |--- a/|\+\+\+ b/|commit [0-9a-f]{40})"
@@ -60,6 +61,17 @@ def _shouting_words(c: Clues) -> float:
 def _exclaims(c: Clues) -> float:
     marks = c.shown.count("!")
     return min(1.0, max(0.0, 40 * marks / (len(c.words) + 20) - 0.3)) if marks > 2 else 0.0
+
+
+def _unlabelled(c: Clues) -> bool:
+    """Text with bytes that are no ASCII, and no word of what they mean."""
+    return any(
+        part.type.startswith("text/")
+        and not part.attached
+        and part.charset.lower() in _NO_CHARSET
+        and not part.content(MAX_PART).isascii()
+        for part in c.parts[:10]
+    )
 
 
 def _needless_base64(c: Clues) -> bool:
@@ -141,6 +153,7 @@ TESTS: Tests = {
     "TEXT_BIG_MONEY": _many("millions", 1, 1),
     "TEXT_RANDOM_LINE": _text(_RANDOM_LINE),
     "TEXT_PHONE": _many("phone", 1, 1),
+    "TEXT_UNLABELLED": _unlabelled,
     "TEXT_NEEDLESS_BASE64": _needless_base64,
     # what speaks for people
     "QUOTES": lambda c: len(_QUOTED.findall(c.plain)) >= 2,
