@@ -332,6 +332,10 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "LINK_REDIRECT": (link("http://x.example/?u=http://y.example/"), link("http://x.example/?u=http")),
     "LINK_DOWNLOAD": (link("http://x.example/a.exe"), link("http://x.example/exe")),
     "LINK_LEAVE": (link("http://x.example/remove"), link("http://www.example.com/remove")),
+    "LINK_LEAVE_HOME": (
+        link("http://www.example.com/unsubscribe"),
+        link("http://www.example.com/"),
+    ),
     "LINK_BRAND": (link("http://paypal.com.x.example/"), link("http://www.paypal.com/")),
     "LINK_LIES": (
         html('<a href="http://x.example/">www.bank.example</a>'),

@@ -115,6 +115,12 @@ def _leaves_elsewhere(c: Clues) -> bool:
     return any(url.scheme == "mailto" or site(url.host) != c.author_site for url in found)
 
 
+def _leaves_home(c: Clues) -> bool:
+    """A link by which to leave leads to where the author is from, as most links do."""
+    found = (site(url.host) for url in c.urls if _LEAVE.search(url.host + url.path))
+    return _links_home(c) and bool(c.author.name) and c.author_site in found
+
+
 def _threat_elsewhere(c: Clues) -> bool:
     """Speaks of an account in danger, and the links do not lead to where the author is from."""
     return c.said["threat"] * c.density >= 2 and _links_elsewhere(c)
@@ -234,6 +240,7 @@ TESTS: Tests = {
     "LINK_REDIRECT": _any(lambda url: bool(_INNER.search(url.path))),
     "LINK_DOWNLOAD": _any(lambda url: bool(_DOWNLOAD.search(url.path.partition("?")[0]))),
     "LINK_LEAVE": _leaves_elsewhere,
+    "LINK_LEAVE_HOME": _leaves_home,
     "LINK_THREAT": _threat_elsewhere,
     "LISTED_SIGNED": _signed_list,
     "LINK_BRAND": _link_brand,
