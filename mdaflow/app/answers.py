@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # a dry run starts no program
     from mdaflow.deliver.program import Ended
     from mdaflow.scan.dns import Dns
 
+    from .spam import Own
+
 MAX_FILTERED = 50 << 20
 """Bytes that a filter may make of a message."""
 COMMAND_SECONDS = 30.0
@@ -91,6 +93,11 @@ class Asking:
         """The answer; None is unknown. Raises TempFail, Unanswerable."""
         return self._answers.answer(fact, self._about)
 
+    @property
+    def asked(self) -> bool:
+        """Has somebody asked what scanners say?"""
+        return bool(self._about.told)
+
     def seen(self, message: Message, envelope: Envelope) -> verdicts.Seen:
         """What scanners say of the message, whatever was asked. Raises TempFail."""
         return verdicts.seen(self._answers, Fact("", message, envelope), self._about)
@@ -100,7 +107,8 @@ class Answers:
     """Answers the facts of one site; `delimiters` divide user and detail of a local part.
 
     `rules` is the path of a user's rules, beside which are lists of the user's own; `required` is
-    the score from which on a message is spam; `trusted` are the authserv-ids that are believed.
+    the score from which on a message is spam; `trusted` are the authserv-ids that are believed;
+    `own` are our tests of spam.
     """
 
     def __init__(
@@ -111,8 +119,11 @@ class Answers:
         scanning: Scanning | None = None,
         required: float = 5.0,
         trusted: Collection[str] = (),
+        own: Own | None = None,
     ) -> None:
         self.store = store
+        self.own = own
+        """Our own tests of spam; None: nothing is known of recipients."""
         self.scanning = scanning or Scanning()
         self.required: float = required
         self.delimiters = delimiters

@@ -27,15 +27,18 @@ from .answers import Answers
 from .config import Config
 from .directory import Directory, open_directory
 from .learn import learners
+from .personal_indexes import PersonalIndexes
 from .rulebook import UserRules, powers_of_users, site_program
 from .scanners import open_scanners
 from .scanning import Scanning
 from .sources import open_source
+from .spam import Own
 
 if TYPE_CHECKING:
     from mdaflow.deliver.job import Learner, Means, Steward
     from mdaflow.deliver.mailbox import Mailbox, Spooler
     from mdaflow.route.accounts import SystemUsers
+    from mdaflow.scan.dns import Dns
 
     from .identities import Identities
     from .inflight import InFlight
@@ -233,11 +236,34 @@ def _store(config: Config, state: str) -> Store:
 
 
 def _answers(config: Config, store: Store, state: str, inflight: InFlight | None = None) -> Answers:
-    """Who answers what rules ask. Without `state` nothing is kept of what scanners say."""
-    scanning = Scanning(lambda: open_scanners(config), store if state else None, state, inflight)
+    """Who answers what rules ask. Without `state` nothing is kept of what scanners say. Raises
+    ConfigError."""
+    dns = _dns(config)
+    own = Own(config, config.hostname or os.uname().nodename, dns, kept=bool(state))
+    kept = store if state else None
+    scanning = Scanning(lambda: [own.post(), *open_scanners(config)], kept, state, inflight)
     delimiters, required = config.recipient_delimiter, config.spam.required
     trusted = config.trusted_authserv_ids
-    return Answers(store, delimiters, config.rules.user, scanning, required, trusted)
+    answers = Answers(store, delimiters, config.rules.user, scanning, required, trusted, own)
+    answers.dns = dns
+    answers.indexes = PersonalIndexes(config.rules.user, config.spam.sent, config.spam.junk)
+    return answers
+
+
+def _dns(config: Config) -> Dns | None:
+    """Who asks lists in the DNS, if the configuration names some. Raises ConfigError."""
+    said = config.spam.dns
+    if not (said.clients or said.domains or said.nameservers):
+        return None
+    try:
+        from mdaflow.scan.dns import Dns
+
+        return Dns(said.clients, said.domains, said.nameservers, said.timeout)
+    except ImportError as error:
+        why = f"spam.dns: needs more packages: pip install 'mdaflow[dns]' ({error})"
+        raise ConfigError((why,)) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError((f"spam.dns: {error}",)) from None
 
 
 def _stages(*programs: ir.Program | None) -> tuple[Stage, ...]:

@@ -16,11 +16,15 @@ from mdaflow.deliver.execute import DELIVERERS
 from mdaflow.engine.run import run
 from mdaflow.lang import compile_rules
 from mdaflow.lang.source import SourceError
+from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.scan.dangers import dangers
+from mdaflow.scan.spam import Spam
 from mdaflow.store.memory import MemoryStore
 
 from .answers import Answers
 from .config import Clamd, Config, Package, Rspamd, Spamd
+from .weights import read_weights
 
 
 def _has(config: Config, kind: type) -> bool:
@@ -52,11 +56,19 @@ _MODULES = (
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
     *("mdaflow.lang.forward", "mdaflow.route.access", "mdaflow.app.senders"),
     *("mdaflow.scan.known", "mdaflow.scan.senders"),
+    *(f"mdaflow.mail.{name}" for name in ("readings", "contents", "names")),
+    *(f"mdaflow.scan.{name}" for name in ("dangers", "archives", "kinds", "bayes", "known")),
+    *("mdaflow.store.counts", "mdaflow.app.spam", "mdaflow.scan.senders", "mdaflow.scan.letters"),
     *("hmac", "hashlib", "socket", "encodings.idna"),
 )
 _WANTED: tuple[tuple[Callable[[Config], object], tuple[str, ...]], ...] = (
     (lambda config: config.store, ("mdaflow.store.shared", "mdaflow.store.redis")),
     (lambda config: config.forward.srs.domain, ("srslib",)),
+    (
+        lambda config: config.spam.dns.clients or config.spam.dns.domains,
+        ("mdaflow.scan.dns", "dns.resolver", "dns.query", "dns.flags", "dns.rcode", "idna"),
+    ),
+    (lambda config: config.store, ("mdaflow.store.redis_counts",)),
     (lambda config: _has(config, Clamd), ("mdaflow.scan.clamd",)),
     (lambda config: _has(config, Spamd), ("mdaflow.scan.spamd",)),
     (lambda config: _has(config, Rspamd), ("mdaflow.scan.rspamd", "http.client")),
@@ -94,6 +106,8 @@ def rehearse() -> None:
         compile_rules("rule when subjct contains 'x' { delivr }")
     for module in _MODULES:
         importlib.import_module(module)
+    Spam(read_weights()).scan(Message(_SAMPLE), Envelope(), 1.0)
+    dangers(Message(_SAMPLE))
 
 
 def fetch(config: Config) -> None:

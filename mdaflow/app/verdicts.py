@@ -119,10 +119,30 @@ def hits_of(
         told["hits"] = None
         if found is not None:
             hits, unscanned = found
-            told["hits"] = tuple(Hit(*hit) for hit in hits), tuple(unscanned)
+            all_hits = tuple(Hit(*hit) for hit in hits)
+            if answers.own is not None:
+                from .spam import for_user
+
+                all_hits = for_user(answers, answers.own, all_hits, fact, about)
+            told["hits"] = all_hits, tuple(unscanned)
     found = told["hits"]
     assert found is None or isinstance(found, tuple)
     return found
+
+
+def _learned(answers: Answers, fact: Fact, about: About) -> Answer:
+    """How sure what the site has learned is that a message is spam."""
+    judged = answers.own and answers.own.judge(_message(fact, about))
+    return [round(judged.probability, 4)] if judged else None
+
+
+def _bayes(answers: Answers, fact: Fact, about: About) -> Answer:
+    """The same by what the user has learned, if that is enough to tell."""
+    if answers.own is not None and about.user is not None:
+        judged = answers.own.judge_for(about.user, _message(fact, about))
+        if judged is not None:
+            return [round(judged.probability, 4)]
+    return answers.answer(fact._replace(name="spam.learned"), about)
 
 
 def required_of(answers: Answers, about: About) -> float:
@@ -169,6 +189,7 @@ SHARED: dict[str, _Provider] = {
     "virus.status": _of_viruses(lambda verdict: [verdict.virus_status]),
     "virus.unscanned": _of_viruses(lambda v: [bool(v.unscanned) and not v.viruses]),
     "spam.hits": _spam_hits,
+    "spam.learned": _learned,
     "finding": _finding,
     "unscanned": _unscanned,
 }
@@ -186,6 +207,7 @@ PROVIDERS: dict[str, _Provider] = {
     **SHARED,
     "spam": _of_spam(lambda required, hits, missing: [total(hits) >= required]),
     "spam.score": _of_spam(lambda required, hits, missing: [total(hits)]),
+    "spam.bayes": _bayes,
     "spam.symbols": _of_spam(lambda required, hits, missing: [hit.name for hit in hits]),
     "spam.status": _of_spam(lambda required, hits, missing: [spam_status(hits, required, missing)]),
     "spam.unscanned": _of_spam(lambda required, hits, missing: [bool(missing)]),

@@ -75,6 +75,7 @@ Given = Mapping[tuple[str, str], Sequence[Any]]
     help="Let this be so: spam.score=7, header:X-Y=z, remembered:KEY=true; may be repeated.",
 )
 @click.option("--offline", is_flag=True, help="Ask nobody: what is not given is unknown.")
+@click.option("--scan", is_flag=True, help="Ask scanners, even if no rule does.")
 @click.option("-e", "execute", is_flag=True, help="Really deliver the message.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each recipient.")
 @config_option
@@ -88,6 +89,7 @@ def command(
     site: bool,
     facts: Sequence[str],
     offline: bool,
+    scan: bool,
     execute: bool,
     as_json: bool,
     config: str | None,
@@ -97,6 +99,8 @@ def command(
     Without -r the message is for the user of -u, else for you, and your own rules are used.
     """
     given = _given(facts)
+    if scan and offline:
+        raise click.UsageError("--scan asks scanners, so without --offline")
     if execute and (given or offline):
         raise click.UsageError("-e delivers as things are, so without --given and --offline")
     mail = read_message(message)
@@ -119,6 +123,7 @@ def command(
         tried,
         given,
         offline,
+        scan,
         execute,
         as_json,
         accounts,
@@ -143,6 +148,8 @@ class _Trial(NamedTuple):
     """The rules to run; none for those that are installed."""
     given: Given
     offline: bool
+    scan: bool
+    """Ask scanners, even if no rule does."""
     execute: bool
     as_json: bool
     each: bool
@@ -168,7 +175,7 @@ def _try(trial: _Trial, recipient: str) -> int:
     about = envelope(_sender(trial.sender, mail), recipient, trial.original)
     asking = here.answers.about(whose, really=False, message=mail)
     decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline, asking)
-    seen = None if trial.offline else asking.seen(mail, about)
+    seen = asking.seen(mail, about) if trial.scan or asking.asked else None
     say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient, seen))
     if trial.execute:
         from mdaflow.app.pipeline import deliver_message

@@ -97,6 +97,10 @@ class Classifier:
             return None
         return judgement(self._counts.get(keys(message)).values(), totals)
 
+    def close(self) -> None:
+        """Let go of what is open; the next use opens it again."""
+        self._counts.close()
+
 
 def judgement(counts: Iterable[tuple[int, int]], totals: tuple[int, int]) -> Judgement:
     """What tokens with these counts say, if so many messages were learned."""

@@ -149,6 +149,7 @@ def own_tests() -> Tests:
     return {**senders.TESTS, **headers.TESTS, **bodies.TESTS, **pages.TESTS}
 
 
+@cache
 def default_table() -> bytes:
     """The table as it is shipped, as YAML."""
     return files(__package__).joinpath("tests.yaml").read_bytes()
