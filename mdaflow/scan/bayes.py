@@ -26,10 +26,10 @@ from .tokens import keys
 
 ENOUGH = 20
 """Messages of each class that must have been learned before anything is said."""
-STRENGTH = 0.45
+STRENGTH = 0.3
 """How many messages the first guess of a token weighs."""
 GUESS = 0.5
-DEVIATION = 0.1
+DEVIATION = 0.2
 """Tokens that are nearer than this to one half tell nothing."""
 MAX_BODY = 1 << 20
 """Bytes of a body by which a message is known again."""

@@ -1,14 +1,16 @@
 """The tokens of a message: what a classifier counts.
 
-A token is a short text, such as `mortgage`, `click here`, `subject:free`, `url:.example.net` or
+A token is a short text, such as `mortgage`, `click here`, `subject:free`, `url:example.net` or
 `part:text/html;utf-8`. Counters know it by a key of 64 bits.
 
 - Words of the header have their field before them: a word of the subject is not that of a text.
 - Words are in lower case and NFKC; letters that are written apart are joined. Pairs of words
   that follow each other are tokens too.
+- The end of a text behind a line that parts it off, such as the signature or what a mailing list
+  adds, is left out: it says nothing of who writes, and everything of where the mail came through.
 - Scripts without spaces between words (Chinese, Japanese, Korean, Thai) give pairs of characters.
 - Amounts of money give their currency and magnitude, other numbers how many digits they have.
-- URLs and addresses give their domain and those above it, URLs also what their path looks like.
+- URLs and addresses give the domain that somebody has registered, and the one at the top.
 - Of HTML only what hides something or acts counts. All else says that it is HTML, again and again,
   and what was learned from letters would condemn every newsletter.
 
@@ -41,6 +43,8 @@ MAX_FIELD = 1000
 MAX_WORD = 24
 MAX_TAGS = 1000
 MAX_PARTS = 20
+MAX_END = 1200
+"""Characters at the end of a text that do not count."""
 MAX_NAMES = 3
 """Addresses of a header field."""
 
@@ -56,7 +60,7 @@ _TOLD = (
     *("subject", "thread-index", "thread-topic", "to", "user-agent", "x-mailer", "x-mimeole"),
     *("x-msmail-priority", "x-originating-ip", "x-priority"),
 )
-"""Fields that tell something by being there or not: those that programs of authors write."""
+"""Fields that tell something by being there: those that programs of authors write."""
 
 _DENSE = "\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _LEXEME = re.compile(
@@ -71,6 +75,7 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE,
 )
+_PARTING = re.compile(r"^(?:-- ?|[_=*-]{20,})$", re.MULTILINE)
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
 _DIGITS = re.compile(r"[0-9]+")
 _CENTS = re.compile(r"[.,][0-9]{2}\Z")
@@ -179,8 +184,10 @@ def _mailer(message: Message) -> Iterator[str]:
 
 
 def _fields(message: Message) -> Iterator[str]:
+    """Which fields are there. Those that are not say nothing: who keeps mail may remove some."""
     for name in _TOLD:
-        yield f"has:{name}:{min(len(message.fields.get(name.encode(), ())), 2)}"
+        if found := message.fields.get(name.encode()):
+            yield f"has:{name}:{min(len(found), 2)}"
 
 
 def _parts(message: Message) -> Iterator[str]:
@@ -199,13 +206,22 @@ def _parts(message: Message) -> Iterator[str]:
 def _body(text: str, own: Own, *, is_html: bool) -> Iterator[str]:
     if is_html:
         yield from _markup(text.casefold())
-        text = text_of_html(text)
+    text = text_of_html(text) if is_html else _without_end(text)
     yield from _scripts(text)
     last = ""
     for word in _words(text, own):
         yield word
-        yield f"{last} {word}"
-        last = word
+        plain = "" if ":" in word else word
+        if last and plain:
+            yield f"{last} {plain}"
+        last = plain
+
+
+def _without_end(text: str) -> str:
+    """A text up to the line that parts its end off, if that is short, and no more than half."""
+    for line in _PARTING.finditer(text, max(len(text) // 2, len(text) - MAX_END)):
+        return text[: line.start()]
+    return text
 
 
 def _scripts(text: str) -> Iterator[str]:
@@ -264,7 +280,7 @@ def _number(text: str, own: Own) -> Iterator[str]:
 def _address(text: str, own: Own) -> Iterator[str]:
     local, _, domain = text.partition("@")
     if local not in own:
-        yield from _domains("address:", domain)
+        yield from _registered("address:", domain)
 
 
 def _url_of_text(text: str, own: Own) -> Iterator[str]:
@@ -276,22 +292,17 @@ def _url(text: str) -> Iterator[str]:
     if not rest:  # mailto:, cid:, or a path
         yield f"url:{text[:12].partition(':')[0] if ':' in text[:12] else ''}"
         return
-    place, _, path = rest.partition("/")
-    _, at, place = place.rpartition("@")
+    _, at, place = rest.partition("/")[0].rpartition("@")
     host, _, port = place.partition(":")
     yield f"url:{scheme[:12]}"
     if host.replace(".", "").isdecimal():
         yield "url-is:address"
     else:
-        yield from _domains("url:", host)
+        yield from _registered("url:", host)
     if at:
         yield "url-is:with-user"
     if port:
         yield f"url-is:port{port[:5]}"
-    path = path.partition("?")[0][:200]
-    if "." in path:
-        yield f"url-ends:{path.rpartition('.')[2][:6]}"
-    yield from (f"url-has:{word}" for word in _PLAIN.findall(path)[:8])
 
 
 def _domains(what: str, domain: str) -> Iterator[str]:
@@ -300,6 +311,14 @@ def _domains(what: str, domain: str) -> Iterator[str]:
     yield what + ".".join(labels)
     for n in range(1, len(labels)):
         yield f"{what}.{'.'.join(labels[n:])}"
+
+
+def _registered(what: str, domain: str) -> Iterator[str]:
+    """The domain below which a host is, as far as its looks tell, and the top one."""
+    labels = domain[:255].casefold().strip(".").split(".")
+    country = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    yield what + ".".join(labels[-3 if country else -2 :])
+    yield f"{what}.{labels[-1]}"
 
 
 _LEXEMES: dict[str, Callable[[str, Own], Iterator[str]]] = {

@@ -34,16 +34,14 @@ def of_html(body: str) -> list[str]:
         ("only €99", "money:€2"),
         ("by 50% less", "number:00%"),
         ("for version r2d2", "r0d0"),
-        ("see http://www.shop.example.com/a/unsubscribe.php?x=1", "url:www.shop.example.com"),
-        ("see http://www.shop.example.com/a/unsubscribe.php?x=1", "url:.example.com"),
-        ("see http://www.shop.example.com/a/unsubscribe.php?x=1", "url:.com"),
-        ("see http://www.shop.example.com/a/unsubscribe.php?x=1", "url-has:unsubscribe"),
-        ("see http://www.shop.example.com/a/unsubscribe.php?x=1", "url-ends:php"),
+        ("see http://www.shop.example.com/a.php?x=1", "url:example.com"),
+        ("see http://www.shop.example.com/a.php?x=1", "url:.com"),
+        ("see http://www.shop.example.co.uk/", "url:example.co.uk"),
         ("see http://192.0.2.1:8080/", "url-is:address"),
         ("see http://192.0.2.1:8080/", "url-is:port8080"),
         ("see http://bank.example@evil.example/", "url-is:with-user"),
-        ("see www.example.com", "url:www.example.com"),
-        ("write to joe@mail.example.com.", "address:.example.com"),
+        ("see www.example.com", "url:example.com"),
+        ("write to joe@mail.example.com.", "address:example.com"),
         ("日本語", "日本"),
         ("日本語", "本語"),
         ("ok 日本 ok", "日本"),
@@ -77,7 +75,6 @@ def test_text(body: str, token: str) -> None:
         ("From: a@example.net\nReply-To: b@EXAMPLE.net", "reply-to:same"),
         ("X-Mailer: Mailer 5.01", "mailer:mailer 0.0"),
         ("In-Reply-To: <x@y>", "has:in-reply-to:1"),
-        ("From: a@b", "has:date:0"),
         ("Subject: a\nSubject: b", "has:subject:2"),
         ("Content-Type: text/plain; charset=Big5", "charset:big5"),
         ("Content-Type: application/x; name=a.EXE", "attached:exe"),
@@ -92,7 +89,7 @@ def test_header(field: str, token: str) -> None:
     ("markup", "token"),
     [
         ("<p>Click <a href='http://a.example.com/x.html'>here</a>", "click here"),
-        ("<p>Click <a href='http://a.example.com/x.html'>here</a>", "url:.example.com"),
+        ("<p>Click <a href='http://a.example.com/x.html'>here</a>", "url:example.com"),
         ("<form action=http://evil.example/>", "url:evil.example"),
         ("<FORM action=x>", "html:form"),
         ("<span style='color:red; Display: none'>", "style:display:none"),
@@ -122,6 +119,29 @@ def test_what_is_no_token() -> None:
     with_id = HEAD + "Message-ID: <2@x>\n"
     assert of("hi", with_id + dates[0]) == of("hi", HEAD + added + dates[1])
     assert not [token for token in of("hi", HEAD) if "bob" in token]
+
+
+LONG = "This is what the author of the message wrote to all, and it is long enough for a text.\n"
+
+
+@pytest.mark.parametrize("line", ["-- ", "--", "_" * 47, "-" * 24, "=" * 20])
+def test_end(line: str) -> None:
+    """What a list or a signature adds behind a line is none of the text."""
+    assert of(f"{LONG}{line}\nLinux Users http://lists.example.org/\n") == of(LONG)
+
+
+@pytest.mark.parametrize(
+    "text", [f"Hi\n-- \n{LONG}", f"{LONG * 40}-- \n{'more ' * 300}", f"{LONG}- more\n"]
+)
+def test_no_end(text: str) -> None:
+    """What is most of a text, or long, is no end of it, whatever is above it."""
+    assert tokens(Message(f"\n{text}".encode())) != tokens(Message(f"\n{LONG}".encode()))
+
+
+def test_pairs() -> None:
+    """Words make a pair when nothing else is between them."""
+    found = of("one 2 three http://example.com four five\n")
+    assert [token for token in found if " " in token] == ["four five"]
 
 
 def test_bounded() -> None:
