@@ -5,15 +5,20 @@ followed but one that the caller names, nothing is waited for, and of a message 
 Memory is bounded by that and by the names in one folder. A file that goes away meanwhile, as a
 message that is read by its user does, is none.
 
+Root reads by another process, as the one to whom the files belong (`collect_aside`), and what is
+root's own only where nobody else could have put it.
+
 Known limit: a message in an mbox ends before any line that begins with `From ` behind an empty one.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
@@ -27,6 +32,7 @@ STDIN = "-"
 
 _LINE = 64 << 10
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_MOST = MAX_MESSAGE + 2 * _LINE
 _SKIPPED = "tmp"  # of a Maildir: messages that are not there yet
 
 
@@ -47,6 +53,50 @@ def collect(paths: Iterable[str]) -> Iterator[Found]:
             yield from _read(file, named=file == path)
 
 
+def collect_aside(paths: Sequence[str]) -> Iterator[Found]:
+    """As `collect`, for root: to be called before root is given up, and read from afterwards."""
+    source, target = os.pipe()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or the child writes it, too
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(source)
+            _send(paths, target)
+        finally:
+            os._exit(0)
+    os.close(target)
+    return _received(source, pid)
+
+
+def _send(paths: Sequence[str], target: int) -> None:
+    from .aside import step_aside
+
+    with open(target, "wb") as pipe:
+        try:
+            step_aside(path for path in paths if path != STDIN)
+            found = collect(paths)
+        except OSError as error:
+            found = iter([Found(", ".join(paths)[:4096], None, 0, str(error.strerror))])
+        for path, message, size, trouble in found:
+            raw = message.raw[:] if message else None
+            about = path, size, trouble, None if raw is None else len(raw)
+            pipe.write(json.dumps(about).encode() + b"\n" + (raw or b""))
+
+
+def _received(source: int, pid: int) -> Iterator[Found]:
+    try:
+        with open(source, "rb") as pipe:
+            while about := pipe.readline(_LINE):
+                path, size, trouble, length = json.loads(about)
+                message = None if length is None else Message(pipe.read(min(length, _MOST)))
+                yield Found(path, message, size, trouble)
+    except ValueError as error:
+        raise OSError(errno.EIO, "who reads the messages has broken off") from error
+    finally:
+        os.waitpid(pid, 0)
+
+
 def files(path: str, depth: int = 0) -> Iterator[str]:
     """The file at a path, or all below it that may be messages: of a Maildir what is in `new/`
     and `cur/` of it and of its folders, of another folder all that are not hidden."""
@@ -62,10 +112,18 @@ def files(path: str, depth: int = 0) -> Iterator[str]:
     maildir = not kinds.isdisjoint(("new", "cur"))
     for entry in entries:
         if entry.name in kinds:
+            if _of_others(entry):
+                yield entry.path
+                continue
             below = depth < DEEPEST and not (maildir and entry.name == _SKIPPED)
             yield from files(entry.path, depth + 1) if below else ()
         elif not maildir and not entry.name.startswith("."):
             yield entry.path
+
+
+def _of_others(entry: os.DirEntry[str]) -> bool:
+    """We are root, and somebody else could put links there."""
+    return os.geteuid() == 0 and entry.stat(follow_symlinks=False).st_uid != 0
 
 
 def size_of(paths: Iterable[str]) -> int:

@@ -21,7 +21,7 @@ import click
 
 from mdaflow import Config, PermFail, TempFail, User, parse_mailbox, read_config
 from mdaflow.app.caller import NOT_YOURS, user_of
-from mdaflow.app.collection import STDIN, collect, size_of
+from mdaflow.app.collection import STDIN, Found, collect, collect_aside, size_of
 from mdaflow.app.deputies import run_all
 from mdaflow.app.expire import listed, tasks
 from mdaflow.app.learn import learn, own_counts, own_marks, site_counts, teacher
@@ -87,10 +87,11 @@ def command(
         return _watched(lambda: _for_users(settings, names, everybody, do), again=watch)
     kind, paths = _asked(words, forget)
     do = partial(_learn, settings, kind, paths, as_json=as_json)
-    if for_site or (os.geteuid() == 0 and not names):
+    if os.geteuid() == 0 and (for_site or not names):
+        found = collect_aside(paths)
         step_down(settings)
-        return do(None)
-    return _for_users(settings, names, False, do)
+        return _learn(settings, kind, paths, None, as_json=as_json, found=found)
+    return do(None) if for_site else _for_users(settings, names, False, do)
 
 
 def _asked(words: Sequence[str], forget: bool) -> tuple[str, Sequence[str]]:
@@ -140,13 +141,20 @@ def _go(users: Iterable[User], do: Do) -> int:
 
 
 def _learn(
-    settings: Config, kind: str, paths: Sequence[str], user: User | None, *, as_json: bool
+    settings: Config,
+    kind: str,
+    paths: Sequence[str],
+    user: User | None,
+    *,
+    as_json: bool,
+    found: Iterable[Found] | None = None,
 ) -> int:
-    """Learn for a user, or for the site; the exit code."""
+    """Learn for a user, or for the site, what is `found`, else what we find; the exit code."""
+    found = collect(paths) if found is None else found
     done: Counter[str] = Counter()
     with _kept(user), closing(_counts(settings, user)) as counts, _progress(paths, as_json) as step:
         teach = teacher(settings) if user is None else None
-        for one in learn(counts, collect(paths), CLASSES.get(kind), teach):
+        for one in learn(counts, found, CLASSES.get(kind), teach):
             step(one.bytes)
             done["learned" if one.new else "unread" if one.trouble else "known"] += 1
             if one.trouble:
@@ -204,5 +212,5 @@ def _progress(paths: Sequence[str], as_json: bool) -> Iterator[Callable[[int], N
     if as_json or STDIN in paths or not sys.stderr.isatty():
         yield lambda _: None
         return
-    with click.progressbar(length=size_of(paths), label="learning", file=sys.stderr) as bar:
+    with click.progressbar(length=size_of(paths) or 1, label="learning", file=sys.stderr) as bar:
         yield bar.update

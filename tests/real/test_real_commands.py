@@ -267,8 +267,21 @@ def test_learn_for_the_site(machine: System) -> None:
     """Without a user, root learns for the site, as the user of the mail."""
     file = machine.root / "spam.eml"
     file.write_bytes(b"From: a@b\nSubject: x\n\nhello\n")
-    file.chmod(0o644)
+    file.chmod(0o600)
     assert learned(machine, "spam", file) == (0, "site: 1 learned as spam, 0 known already\n")
+    ann, bob = machine.account(), machine.account()
+    for user in (ann, bob):
+        junk = user.home / "Maildir/cur"
+        junk.mkdir(parents=True)
+        (junk / "1").write_bytes(mail(user))
+        (junk / "2").symlink_to(file)
+        user.give(*user.home.rglob("*"))
+    code, said = learned(machine, "ham", ann.home / "Maildir")
+    assert (code, said.startswith("site: 1 learned as ham")) == (66, True)
+    code, said = learned(machine, "ham", ann.home / "Maildir", bob.home / "Maildir")
+    assert (code, "several users could have put it there" in said) == (66, True)
+    code, said = learned(machine, "ham", machine.root / "home")
+    assert (code, "site: 0 learned as ham" in said) == (66, True)
     [kept] = {*machine.root.rglob("bayes.sqlite")} - {*(machine.root / "home").rglob("*")}
     assert ids(kept)[0] != 0
 
