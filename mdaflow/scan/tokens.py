@@ -77,6 +77,7 @@ _LEXEME = re.compile(
 )
 _PARTING = re.compile(r"^(?:-- ?|[_=*-]{20,})$", re.MULTILINE)
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
+_PATH = re.compile(r"[/?#\\]")
 _DIGITS = re.compile(r"[0-9]+")
 _CENTS = re.compile(r"[.,][0-9]{2}\Z")
 _PLAIN = re.compile(r"[a-z]{3,15}")
@@ -292,7 +293,7 @@ def _url(text: str) -> Iterator[str]:
     if not rest:  # mailto:, cid:, or a path
         yield f"url:{text[:12].partition(':')[0] if ':' in text[:12] else ''}"
         return
-    _, at, place = rest.partition("/")[0].rpartition("@")
+    _, at, place = _PATH.split(rest, maxsplit=1)[0].rpartition("@")
     host, _, port = place.partition(":")
     yield f"url:{scheme[:12]}"
     if host.replace(".", "").isdecimal():

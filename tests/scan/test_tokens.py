@@ -37,6 +37,7 @@ def of_html(body: str) -> list[str]:
         ("see http://www.shop.example.com/a.php?x=1", "url:example.com"),
         ("see http://www.shop.example.com/a.php?x=1", "url:.com"),
         ("see http://www.shop.example.co.uk/", "url:example.co.uk"),
+        ("see http://shop.example.com?to=bob@x.example", "url:example.com"),
         ("see http://192.0.2.1:8080/", "url-is:address"),
         ("see http://192.0.2.1:8080/", "url-is:port8080"),
         ("see http://bank.example@evil.example/", "url-is:with-user"),
