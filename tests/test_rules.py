@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mdaflow import POWERS, MemoryStore, Program, Stage, compile_rules, layout, lint
-from mdaflow.app.answers import PROVIDED, Answers
+from mdaflow.app.answers import _PROVIDERS, Answers
 from mdaflow.app.lists import parse_list
 from mdaflow.app.rulebook import USER_ACTIONS
 from mdaflow.app.trial import Result, named_rules, try_case, unreached
@@ -61,7 +61,7 @@ def test_cases(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_lint(name: str) -> None:
     """Nothing in a file is doubtful, but for facts that need a scanner."""
-    doubts = lint(program(name), provided=PROVIDED)
+    doubts = lint(program(name), provided={*_PROVIDERS, "learn"})
     assert [str(doubt) for doubt in doubts if doubt.code != "unknown-fact"] == []
 
 

@@ -169,9 +169,9 @@ class Answers:
 
     @property
     def provided(self) -> frozenset[str]:
-        """The facts that somebody answers here. Raises ConfigError."""
+        """The facts that somebody answers here, and `learn`. Raises ConfigError."""
         nobody = verdicts.unanswered(self.scanning) | ({"listed"} if self.dns is None else set())
-        return frozenset(_PROVIDERS) - nobody
+        return frozenset(_PROVIDERS) - nobody | {"learn"}
 
     def remember_seen(self, message: Message, user: User) -> None:
         """The message is known from now on: rules have asked. Raises OSError."""

@@ -36,7 +36,8 @@ else { set header "X-Spam-Flag: NO" }""",
     "X-Spam-Status": """set header "X-Spam-Status: {spam.status}" """,
 }
 _SUBJECT = """if spam {{ set header "Subject: {} {{subject}}" }}"""
-_FOLDER = """rule "spam" when spam {{ deliver to "{}" }}"""
+_FOLDER = """rule "spam" when spam {{ set header "X-Spam-Flag: YES" deliver to "{}" }}"""
+"""With a field by which `mdaflow learn --moved` sees that nobody has moved it there."""
 
 
 def viruses(config: Config) -> ir.Program | None:

@@ -24,6 +24,9 @@ from .scanning import Post, Scanning, names
 if TYPE_CHECKING:
     from .answers import About, Answer, Answers
 
+OWN = "spam"
+"""The name of the scanner that is ours, which finds nothing but spam."""
+
 _Provider = Callable[["Answers", Fact, "About"], "Answer"]
 
 
@@ -200,7 +203,8 @@ def unanswered(scanning: Scanning) -> set[str]:
     """The facts that nobody answers, as nobody looks. Raises ConfigError."""
     kinds = [kind for kind in ("virus", "spam") if not scanning.posted(kind)]
     found = {name for name in PROVIDERS for kind in kinds if name.split(".")[0] == kind}
-    return found if scanning.posts else found | {"finding", "unscanned"}
+    others = any(post.name != OWN for post in scanning.posts)
+    return found if others else found | {"finding", "unscanned"}
 
 
 PROVIDERS: dict[str, _Provider] = {

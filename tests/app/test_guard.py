@@ -18,6 +18,7 @@ from mdaflow.app.decide import decide, stages_for
 from mdaflow.app.guard import junk, tags, viruses
 from mdaflow.app.inflight import TWO, InFlight, Strikes
 from mdaflow.app.scanning import Post
+from mdaflow.app.spam import Own
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -138,10 +139,9 @@ def test_poison(here: Here, clamd: FakeClamd) -> None:
 class Spammy:
     """A scanner for spam, that says what it is told to."""
 
-    name = "fake"
-
-    def __init__(self, says: Report | Exception) -> None:
+    def __init__(self, says: Report | Exception, name: str = "fake") -> None:
         self.says = says
+        self.name = name
 
     def scan(self, message: Message, envelope: Envelope, seconds: float) -> Report:
         if isinstance(self.says, Exception):
@@ -162,7 +162,9 @@ def spammy(here: Here, monkeypatch: pytest.MonkeyPatch) -> Spammed:
     def configure(says: Report | Exception = SPAM, on_error: str = "defer", **spam: Any) -> None:
         said = Package("fake", looks_for=("spam",), on_error=on_error)  # type: ignore[arg-type]
         post = Post(Spammy(says), frozenset(("spam",)), 5.0, on_error)
+        quiet = Post(Spammy(Report(), "spam"), frozenset(("spam",)), 5.0, "deliver-tagged")
         monkeypatch.setitem(scanners._OPEN, Package, lambda said, config: post)
+        monkeypatch.setattr(Own, "post", lambda self: quiet)
         here.more = {"scanners": (said,), "spam": Spam(**spam)}
         here.close()
 
@@ -176,6 +178,8 @@ def test_spam_folder(here: Here, spammy: Spammed) -> None:
     assert here.send().ok
     assert here.send(RAW.replace(b"hello", b"mine")).ok
     assert here.folders == {'Ju"nk{x}': 1, "mine": 1}
+    [stored] = here.mails('Ju"nk{x}')
+    assert Message(stored).header("X-Spam-Flag") == ["YES"]  # learned from no more
 
 
 def test_spam_of_who_is_allowed(here: Here, spammy: Spammed) -> None:
