@@ -345,7 +345,6 @@ CASES: dict[str, tuple[Mail, Mail]] = {
         mail("Your account will be suspended. Verify your identity at http://x.example/"),
         mail("Your account will be suspended. Verify your identity at http://example.com/"),
     ),
-    "LINKS_ELSEWHERE": (link("http://x.example/"), link("http://www.example.com/")),
     "LINKS_HOME": (link("http://www.example.com/"), link("http://x.example/")),
     "LINK_NAMES_YOU": (
         link("http://x.example/?e=bob.smith%40example.org"),

@@ -14,8 +14,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.resources import files
 from math import isfinite, tanh
+from pathlib import Path
 from typing import NamedTuple
 
 from mdaflow.mail.envelope import Envelope
@@ -152,4 +152,4 @@ def own_tests() -> Tests:
 @cache
 def default_table() -> bytes:
     """The table as it is shipped, as YAML."""
-    return files(__package__).joinpath("tests.yaml").read_bytes()
+    return Path(__file__).with_name("tests.yaml").read_bytes()

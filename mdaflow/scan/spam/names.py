@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 _SECTION = re.compile(r"\[(\w+)\]")
 
@@ -17,7 +17,7 @@ def sections(file: str) -> dict[str, tuple[str, ...]]:
     """The lines of each section of a file, without empty ones and comments."""
     found: dict[str, list[str]] = {}
     name = ""
-    for line in files(__package__).joinpath(file).read_text("utf-8").splitlines():
+    for line in Path(__file__).with_name(file).read_text("utf-8").splitlines():
         head = _SECTION.match(line)
         if head:
             name = head[1]

@@ -245,7 +245,6 @@ TESTS: Tests = {
     "LISTED_SIGNED": _signed_list,
     "LINK_BRAND": _link_brand,
     "LINK_LIES": _link_lies,
-    "LINKS_ELSEWHERE": _links_elsewhere,
     "LINK_NAMES_YOU": _link_names_you,
     "LINK_BARE": _bare_link,
     "LINKS_HOME": _links_home,
