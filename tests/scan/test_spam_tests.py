@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +37,14 @@ LONG = (
     "the board met on monday and talked about plans for the garden, the kitchen, the windows and"
     " the house of ladders and bridges, where flowers grow between tall trees "
 ) * 2
+LOCKED = (
+    "PK\x03\x04\x14\x00\x01\x00\x00\x00"
+    + 8 * "\x00"
+    + "\x01\x00\x00\x00" * 2
+    + "\x05\x00\x00\x00a.txtx"
+)
+"""The beginning of an archive whose one entry is encrypted."""
+
 Mail = tuple[Message, Envelope]
 
 
@@ -55,10 +64,11 @@ def link(url: str, **fields: str) -> Mail:
     return html(f'<p>{LONG}</p><a href="{url}">here</a>', **fields)
 
 
-def file(name: str, text: str = "See the file.") -> Mail:
+def file(name: str, text: str = "See the file.", content: str = "xx") -> Mail:
     body = (
-        f"--b\nContent-Type: text/plain\n\n{text}\n--b\n"
-        f'Content-Type: application/octet-stream; name="{name}"\n\nxx\n--b--'
+        f"--b\nContent-Type: text/plain\n\n{text}\n--b\nContent-Type: application/octet-stream;"
+        f' name="{name}"\nContent-Transfer-Encoding: base64\n\n'
+        f"{b64encode(content.encode('latin-1')).decode()}\n--b--"
     )
     return mail(body, Content_Type="multipart/mixed; boundary=b")
 
@@ -353,10 +363,14 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "LINK_BARE": (mail("look http://x.example/"), mail("look http://www.example.com/")),
     "FILE_PROGRAM": (file("a.scr"), file("a.pdf")),
     "FILE_MACRO": (file("a.docm"), file("a.docx")),
-    "FILE_ARCHIVE": (file("a.zip"), file("zip")),
+    "FILE_ARCHIVE": (file("a.zip"), file("zip.txt")),
     "FILE_DOUBLE_NAME": (file("a.pdf   .exe"), file("a.tar.gz")),
     "FILE_HTML": (file("a.html"), file("html.txt")),
-    "FILE_LOCKED": (file("a.zip", "The password is 123."), file("a.zip")),
+    "FILE_OTHER_TYPE": (file("a.pdf", content=LOCKED), file("a.pdf")),
+    "FILE_LOCKED": (
+        file("a.zip", "The password is 123.", LOCKED),
+        file("a.zip", "The key comes later.", LOCKED),
+    ),
     "QUOTES": (mail("> a\n> b\nyes"), mail("a > b")),
     "QUOTES_SOMEBODY": (mail("On Monday, Bob wrote:\n> a"), mail("Bob wrote a book.")),
     "SIGNATURE": (mail("hello\n-- \nAnn"), mail("hello\n--- \nAnn")),

@@ -166,6 +166,15 @@ class Clues:
     def attachments(self) -> list[Part]:
         return [part for part in self.parts if part.attached]
 
+    @cached_property
+    def dangers(self) -> frozenset[str]:
+        """What is dangerous about any attachment: words of scan/dangers.py, by its limits."""
+        if not self.attachments:
+            return frozenset()
+        from ..dangers import dangers  # most mail has no attachments
+
+        return frozenset(word for words in dangers(self.message) for word in words)
+
     def _texts(self, html: bool) -> str:
         found: list[str] = []
         left = MAX_TEXT

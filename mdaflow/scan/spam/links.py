@@ -1,8 +1,4 @@
-"""Links: what a URL points at, and whose domain a host belongs to.
-
-Known limit: which names are registered is told by a rule of thumb (the last two labels, or three
-behind `co.uk` and its like), not by the list of public suffixes.
-"""
+"""Links: what a URL points at, and whose domain a host belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from .names import names
+from ..hosts import LONGEST, registered
 
 MAX_URL = 2000
 _MAX_URLS = 500
@@ -20,9 +16,6 @@ _URL = re.compile(r"(?:https?://|\bwww\d?\.)[^\s<>\"'\\|]{1,2000}", re.IGNORECAS
 _SPLIT = re.compile(
     r"(?:([a-z][a-z0-9+.-]{0,20}):)?(?://)?([^/?#\\]*)(.*)", re.IGNORECASE | re.DOTALL
 )
-
-
-_SECOND = names("second")
 
 
 class Url(NamedTuple):
@@ -58,8 +51,4 @@ def urls_in(text: str) -> list[Url]:
 @lru_cache(4096)
 def site(host: str) -> str:
     """The domain that somebody has registered, of a host in lower case; an IP address as it is."""
-    labels = host[:255].rstrip(".").split(".")
-    if len(labels) < 3 or labels[-1].isdigit():
-        return ".".join(labels)
-    country = len(labels[-1]) == 2 and labels[-2] in _SECOND
-    return ".".join(labels[-3 if country else -2 :])
+    return registered(host[:LONGEST].strip("."))

@@ -15,9 +15,7 @@ from .senders import BRANDS, CHEAP, FREEMAIL, within
 
 _SHORTENERS = names("short")
 _ANYBODYS = names("anybody")
-_PROGRAMS = names("programs")
 _ARCHIVES = names("archives")
-_MACROS = names("macros")
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|0x[0-9a-f]+|\d{8,10}|\[?[0-9a-f]*:[0-9a-f:]+\]?")
 _SHOWN_HOST = re.compile(
     r"^(?:https?://)?((?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,10})(?:[/?:]\S*)?$", re.IGNORECASE
@@ -44,9 +42,6 @@ _LOUD = re.compile(
     re.IGNORECASE,
 )
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
-_DOUBLE = re.compile(
-    r"\.(?:pdf|docx?|xlsx?|txt|jpe?g|png|rtf|html?)[\s_]*\.[a-z0-9]{2,4}$", re.IGNORECASE
-)
 
 
 def _any(test: Callable[[Url], object]) -> Callable[[Clues], bool]:
@@ -179,15 +174,13 @@ def _tiny_image(c: Clues) -> bool:
     return any(0 <= image.width <= 1 and 0 <= image.height <= 1 for image in c.markup.images)
 
 
-def _ends(*kinds: frozenset[str]) -> Callable[[Clues], bool]:
-    known = frozenset().union(*kinds)
-    return lambda c: any(
-        p.name.lower().rpartition(".")[2] in known for p in c.attachments if "." in p.name
-    )
+def _danger(*words: str) -> Callable[[Clues], bool]:
+    """Whether an attachment, or what is in it, has one of the dangers of scan/dangers.py."""
+    return lambda c: not c.dangers.isdisjoint(words)
 
 
-def _locked(c: Clues) -> bool:
-    return bool(c.said.get("password")) and _ends(_ARCHIVES)(c)
+def _archive(c: Clues) -> bool:
+    return any(part.name.lower().rpartition(".")[2] in _ARCHIVES for part in c.attachments)
 
 
 def _html_attached(c: Clues) -> bool:
@@ -249,10 +242,11 @@ TESTS: Tests = {
     "LINK_BARE": _bare_link,
     "LINKS_HOME": _links_home,
     # attachments
-    "FILE_PROGRAM": _ends(_PROGRAMS),
-    "FILE_MACRO": _ends(_MACROS),
-    "FILE_ARCHIVE": _ends(_ARCHIVES),
-    "FILE_DOUBLE_NAME": lambda c: any(_DOUBLE.search(p.name[-200:]) for p in c.attachments),
+    "FILE_PROGRAM": _danger("program"),
+    "FILE_MACRO": _danger("macros"),
+    "FILE_ARCHIVE": _archive,
+    "FILE_DOUBLE_NAME": _danger("double extension", "reversed name"),
+    "FILE_OTHER_TYPE": _danger("other type"),
     "FILE_HTML": _html_attached,
-    "FILE_LOCKED": _locked,
+    "FILE_LOCKED": lambda c: _danger("encrypted")(c) and bool(c.said["password"]),
 }
