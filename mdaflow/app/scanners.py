@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.errors import ConfigError
+from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.scan import Scanner, Unscanned
 
 from .config import Clamd, Config, Package, Rspamd, Spamd
-from .guard import looks_for
+from .guard import looks_for, viruses
 from .privileges import as_mail_user
 from .scanning import Post
+from .spam import Own
 
 if TYPE_CHECKING:
     from mdaflow.mail.contents import Content
     from mdaflow.scan.rspamd import Rspamd as Client
 
+TRY = 5.0
+"""Seconds for a scanner that is tried."""
+_SAMPLE = b"Subject: is somebody there?\n\nThis tries a scanner.\n"
 MAX_PASSWORD = 1024
 """Bytes of a file with a password."""
 
@@ -31,6 +37,28 @@ def check(config: Config) -> None:
     """Raise ConfigError for a scanner that the server could not have as its user."""
     with as_mail_user(config):
         open_scanners(config)
+
+
+def examine(config: Config) -> tuple[list[str], list[str]]:
+    """What is wrong with scanners, and what may be only now: that one is away."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    try:
+        Own(config, "localhost", None, kept=False).post()
+    except ConfigError as error:
+        problems += error.problems
+    for number, said in enumerate(config.scanners):
+        try:
+            with as_mail_user(config):
+                post = _OPEN[type(said)](said, config)
+                post.scanner.scan(Message(_SAMPLE), Envelope("", "postmaster@localhost"), TRY)
+        except ConfigError as error:
+            problems += error.problems
+        except Unscanned as error:
+            warnings.append(f"scanners[{number}]: {error}")
+    if viruses(config) is not None and not os.path.isdir(config.quarantine):
+        problems.append(f"quarantine: {config.quarantine}: no such folder, and viruses go there")
+    return problems, warnings
 
 
 def _post(said: Clamd | Spamd | Rspamd | Package, scanner: Scanner, **about: Any) -> Post:

@@ -39,10 +39,12 @@ def check(path: str | None, as_json: bool) -> None:
     try:
         name = load.find(path)
         config = load.read_config(name)
+        from mdaflow.app import scanners, sources
         from mdaflow.app.directory import wrong
-        from mdaflow.app.sources import examine
 
-        problems, warnings = examine(config)
+        for found, doubts in (sources.examine(config), scanners.examine(config)):
+            problems += found
+            warnings += doubts
         problems += wrong(config)
         problems += _unmet(config) if config.has_accounts else ()
     except ConfigError as error:

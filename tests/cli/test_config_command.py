@@ -175,3 +175,15 @@ CONFIGS = st.builds(
 def test_what_is_shown_loads_to_an_equal_configuration(config: Config) -> None:
     """The YAML of any configuration loads again to an equal one."""
     assert load.loads(dump(config), "shown.yaml") == config
+
+
+def test_check_of_scanners(tmp_path: Path) -> None:
+    """Wrong weights and a missing quarantine are problems, a scanner that is away a warning."""
+    (tmp_path / "weights").write_text("HTML_ONY: 5\n")
+    scanners = f"scanners:\n  - clamd: ['unix:{tmp_path}/none']\nspam: {{tests: weights}}\n"
+    path = written(tmp_path, f"{scanners}quarantine: {tmp_path}/quarantine\n")
+    result = run("check", "--config", str(path))
+    assert result.exit_code == 78
+    assert "/weights:1:1: HTML_ONY: no such test; did you mean 'HTML_ONLY'?" in result.stderr
+    assert "no such folder, and viruses go there" in result.stderr
+    assert "warning: scanners[0]: " in result.stderr
