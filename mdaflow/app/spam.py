@@ -120,11 +120,13 @@ class Own:
         if self._dns is not None:
             others.append(self._dns.hits)
         if self._config.spam.known and self._kept:
-            index = self._known()
+            index = self.known
             others.append(lambda message, envelope, seconds: known_hits(message, index))
         return others
 
-    def _known(self) -> Index:
+    @cached_property
+    def known(self) -> Index:
+        """The site's known spam."""
         from mdaflow.scan.known import spam_index
         from mdaflow.scan.letters import Folder
 

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
+from weakref import WeakKeyDictionary
 
 from mdaflow.mail.html import text_of_html
 from mdaflow.mail.message import Message
@@ -55,8 +56,18 @@ _URL = re.compile(r"https?://(?:www\.)?([^/?#:\s]+)")
 _SIGNATURES = ("application/pgp-", "application/pkcs7-", "application/x-pkcs7-", "text/x-vcard")
 
 
+_prints: WeakKeyDictionary[Message, list[Print]] = WeakKeyDictionary()  # a site's, and users'
+
+
 def prints(message: Message) -> list[Print]:
     """The prints of a message, each once; none if it has nothing to compare."""
+    found = _prints.get(message)
+    if found is None:
+        found = _prints[message] = _made(message)
+    return found
+
+
+def _made(message: Message) -> list[Print]:
     if message.size > MAX_MESSAGE:
         return []
     parts = message.parts[:MAX_PARTS]

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain, islice, pairwise
+from weakref import WeakKeyDictionary
 
 from mdaflow.mail import header
 from mdaflow.mail.address import Address
@@ -104,9 +105,15 @@ _HIDING = re.compile(
 )
 
 
+_keys: WeakKeyDictionary[Message, list[int]] = WeakKeyDictionary()  # for the site, and for users
+
+
 def keys(message: Message) -> list[int]:
     """The keys of the tokens of a message, none twice."""
-    return [key(token) for token in tokens(message)]
+    found = _keys.get(message)
+    if found is None:
+        found = _keys[message] = [key(token) for token in tokens(message)]
+    return found
 
 
 @lru_cache(20_000)
