@@ -35,6 +35,8 @@ _SETUP = (
     "CREATE TABLE IF NOT EXISTS state (spam INT, ham INT, tokens INT, seen INT, hand INT)",
 )
 _FIRST = "INSERT INTO state SELECT 0, 0, 0, 0, ? WHERE NOT EXISTS (SELECT 1 FROM state)"
+RECENT = 50_000
+"""Tokens whose counts are kept in memory."""
 _GET = """SELECT tokens.key, spam, ham
 FROM json_each(?) AS asked CROSS JOIN tokens ON tokens.key = asked.value"""
 _PUT = "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)"
@@ -67,6 +69,10 @@ class SqliteCounts:
         self._names = names
         self._reader = File(path, _prepare, wait, private=True)
         self._writer = File(path, _prepare_much if bulk else _prepare, wait, private=True)
+        self._recent: dict[int, Pair | None] = {}
+        """What was read of the file lately: most words of mail are in other mail, too."""
+        self._version: tuple[sqlite3.Connection, int] | None = None
+        """The file's when that was read."""
 
     def totals(self) -> Pair:
         """How many messages of each class were learned: spam, ham."""
@@ -76,9 +82,21 @@ class SqliteCounts:
     def get(self, keys: Sequence[int]) -> Mapping[int, Pair]:
         """Of those tokens that are known, in how many messages of each class they were."""
         try:
-            return self._reader.do(lambda db: _get(db, keys), make=False)
+            return self._reader.do(lambda db: self._look(db, keys), make=False)
         except FileNotFoundError:
             return {}
+
+    def _look(self, db: sqlite3.Connection, keys: Sequence[int]) -> dict[int, Pair]:
+        """The counts of those that are known; only what is not known lately is read."""
+        version = db, db.execute("PRAGMA data_version").fetchone()[0]  # others' commits change it
+        if version != self._version or len(self._recent) > RECENT:
+            self._version, self._recent = version, {}
+        recent = self._recent
+        missing = [key for key in keys if key not in recent]
+        if missing:
+            recent.update(dict.fromkeys(missing))
+            recent.update(_get(db, missing))
+        return {key: found for key in keys if (found := recent[key]) is not None}
 
     def class_of(self, name: bytes) -> bool | None:
         """What the message of this name was learned as: whether as spam; None: not at all."""
