@@ -241,7 +241,13 @@ def _answers(config: Config, store: Store, state: str, inflight: InFlight | None
     dns = _dns(config)
     own = Own(config, config.hostname or os.uname().nodename, dns, kept=bool(state))
     kept = store if state else None
-    scanning = Scanning(lambda: [own.post(), *open_scanners(config)], kept, state, inflight)
+    scanning = Scanning(
+        lambda: [own.post(), *open_scanners(config)],
+        kept,
+        state,
+        inflight,
+        told=lambda: repr((config.scanners, config.spam, own.table)),
+    )
     delimiters, required = config.recipient_delimiter, config.spam.required
     trusted = config.trusted_authserv_ids
     answers = Answers(store, delimiters, config.rules.user, scanning, required, trusted, own)

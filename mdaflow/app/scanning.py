@@ -28,7 +28,7 @@ from mdaflow.store import Store
 if TYPE_CHECKING:
     from .inflight import InFlight
 
-KEPT = 600.0
+KEPT = 300.0
 """Seconds for which a report counts for the same message."""
 FAILED = 10.0
 """The same for one that tells of a failure: who waits for it need not fail again."""
@@ -69,8 +69,11 @@ class Scanning:
         store: Store | None = None,
         state: str = "",
         inflight: InFlight | None = None,
+        told: Callable[[], str] = str,
     ) -> None:
+        """`told` is what scanners were told: with another configuration they are asked again."""
         self._open = open_posts
+        self._tell = told
         self._store = store
         self._state = state
         self._inflight = inflight
@@ -79,6 +82,10 @@ class Scanning:
     def posts(self) -> tuple[Post, ...]:
         """The scanners in their order. Raises ConfigError."""
         return tuple(self._open())
+
+    @cached_property
+    def _told(self) -> str:
+        return self._tell()
 
     def load(self) -> None:
         """Raise ConfigError for a scanner that cannot be had."""
@@ -106,7 +113,7 @@ class Scanning:
         self, post: Post, message: Message, envelope: Envelope, *, spared: bool = False
     ) -> Report:
         """What a scanner says of a message, now or a moment ago. Never raises."""
-        key = _key(post, message, envelope)
+        key = _key(self._told, post, message, envelope)
         report = self._kept(key)
         if report is not None:
             return report
@@ -163,11 +170,11 @@ class Scanning:
             log.warning("what %s says is not kept: %s", key.split()[1], error)
 
 
-def _key(post: Post, message: Message, envelope: Envelope) -> str:
+def _key(told: str, post: Post, message: Message, envelope: Envelope) -> str:
     """The whole message, and what else of it a scanner may look at."""
     e, c = envelope, envelope.client
     whose = e.recipient if post.per_recipient else ""
-    about = "\0".join((message.digest, e.sender, c.ip, c.name, c.helo, whose))
+    about = "\0".join((told, message.digest, e.sender, c.ip, c.name, c.helo, whose))
     return f"scan {post.name} {digest([about.encode('utf-8', 'surrogatepass')])}"
 
 
