@@ -32,6 +32,8 @@ KEPT = 300.0
 """Seconds for which a report counts for the same message."""
 FAILED = 10.0
 """The same for one that tells of a failure: who waits for it need not fail again."""
+OWN = "spam"
+"""The name of the scanner that is ours, which finds nothing but spam."""
 STOPPED = "it has stopped mdaflow twice"
 """Why a scanner is spared a message."""
 

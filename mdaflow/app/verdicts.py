@@ -19,13 +19,10 @@ from mdaflow.mail.message import Message
 from mdaflow.scan import Hit, Report
 from mdaflow.scan.verdict import Verdict, combined, spam_status, total
 
-from .scanning import Post, Scanning, names
+from .scanning import OWN, Post, Scanning, names
 
 if TYPE_CHECKING:
     from .answers import About, Answer, Answers
-
-OWN = "spam"
-"""The name of the scanner that is ours, which finds nothing but spam."""
 
 _Provider = Callable[["Answers", Fact, "About"], "Answer"]
 

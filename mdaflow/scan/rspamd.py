@@ -112,11 +112,11 @@ class Rspamd:
         why = f"{score:.2f} of {required:.2f} ({action}): {', '.join(symbols[:NAMED])}"
         late = _LATE in str(reply.get("messages"))
         return Report(
-            hits=(Hit("RSPAMD", share * self._scale, why),),
+            hits=(Hit(self.name.upper(), share * self._scale, why),),
             findings={
-                "rspamd.score": (f"{score:.2f}",),
-                "rspamd.action": (action,),
-                "rspamd.symbols": tuple(symbols),
+                f"{self.name}.score": (f"{score:.2f}",),
+                f"{self.name}.action": (action,),
+                f"{self.name}.symbols": tuple(symbols),
             },
             unscanned="rspamd ran out of time" if late else "",
         )

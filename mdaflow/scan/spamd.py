@@ -105,11 +105,11 @@ class Spamd:
         tests = tuple(filter(None, names.decode().split(",")))
         why = f"{score} of {required}: {', '.join(tests)}"
         return Report(
-            hits=(Hit("SPAMD", score / required * self._scale, why),),
+            hits=(Hit(self.name.upper(), score / required * self._scale, why),),
             findings={
-                "spamd.score": (str(score),),
-                "spamd.required": (str(required),),
-                "spamd.tests": tests,
+                f"{self.name}.score": (str(score),),
+                f"{self.name}.required": (str(required),),
+                f"{self.name}.tests": tests,
             },
             unscanned="spamd ran out of time" if _OUT_OF_TIME in tests else "",
         )

@@ -19,6 +19,7 @@ from mdaflow.app.guard import junk, tags, viruses
 from mdaflow.app.inflight import TWO, InFlight, Strikes
 from mdaflow.app.scanning import Post
 from mdaflow.app.spam import Own
+from mdaflow.errors import ConfigError
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.route.users import User
@@ -163,7 +164,7 @@ def spammy(here: Here, monkeypatch: pytest.MonkeyPatch) -> Spammed:
         said = Package("fake", looks_for=("spam",), on_error=on_error)  # type: ignore[arg-type]
         post = Post(Spammy(says), frozenset(("spam",)), 5.0, on_error)
         quiet = Post(Spammy(Report(), "spam"), frozenset(("spam",)), 5.0, "deliver-tagged")
-        monkeypatch.setitem(scanners._OPEN, Package, lambda said, config: post)
+        monkeypatch.setitem(scanners._OPEN, Package, lambda name, said, config: post)
         monkeypatch.setattr(Own, "post", lambda self: quiet)
         here.more = {"scanners": (said,), "spam": Spam(**spam)}
         here.close()
@@ -272,3 +273,23 @@ def test_traces_show_it(here: Here, clamd: FakeClamd) -> None:
         "mdaflow.yaml:1 virus.found",
         'mdaflow.yaml:1 quarantine "virus Eicar-Test"',
     ]
+
+
+def test_several_of_a_kind(here: Here, clamd: FakeClamd) -> None:
+    """Each of several scanners is asked, and has a name of its own; one of a package has no other's
+    name."""
+    with FakeClamd(here.root / "second", OK) as second:
+        both = (Clamd((second.address,)), Clamd((clamd.address,)))
+        here.more = {"scanners": both}
+        here.close()
+        assert [post.name for post in here.site.answers.scanning.posts] == [
+            *("spam", "clamd", "clamd2")
+        ]
+        assert here.send(RAW + b"EVIL\n").ok
+        assert len(second.connections) == len(clamd.connections) == 1
+        assert len(quarantined(here)) == 1
+    for name in ("spam", "clamd"):
+        here.more = {"scanners": (both[0], Package(name))}
+        here.close()
+        with pytest.raises(ConfigError, match=f"there is another scanner '{name}'"):
+            _ = here.site

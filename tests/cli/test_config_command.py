@@ -186,4 +186,10 @@ def test_check_of_scanners(tmp_path: Path) -> None:
     assert result.exit_code == 78
     assert "/weights:1:1: HTML_ONY: no such test; did you mean 'HTML_ONLY'?" in result.stderr
     assert "no such folder, and viruses go there" in result.stderr
-    assert "warning: scanners[0]: " in result.stderr
+    path.write_text(f"scanners:\n  - clamd: ['unix:{tmp_path}/none']\nquarantine: {tmp_path}\n")
+    result = run("check", "--config", str(path))
+    assert (result.exit_code, result.stderr.startswith("warning: scanners: clamd: ")) == (0, True)
+    late = path.read_text().replace("'unix", "'unix").replace("none']", "none']\n    timeout: 100")
+    path.write_text(late)
+    result = run("check", "--config", str(path))
+    assert "scanners: their timeouts are 100 s together; lmtp.deadline leaves 96 s" in result.stderr
