@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -41,6 +42,8 @@ MAX_WEIGHTS = 1 << 20
 """Bytes of a site's file with weights."""
 MAX_OPEN = 64
 """Users whose own counts a process has open."""
+LOOK = 1.0
+"""Seconds for which lists in files are not looked at again."""
 SECONDS = 30.0
 """For our own tests, of which only questions to the DNS could take long."""
 
@@ -148,16 +151,21 @@ class Own:
 
 
 class Entries:
-    """Files of lists: what is in one of them, in lower case. What cannot be read has nothing in
-    it, and the log says so."""
+    """Files of lists: what is in one of them, in lower case. They are looked at once a second. What
+    cannot be read has nothing in it, and the log says so."""
 
     def __init__(self, paths: Sequence[str], files: ListFiles) -> None:
         self._paths = paths
         self._files = files
         self._sets: dict[str, tuple[object, frozenset[str]]] = {}
+        self._now: list[frozenset[str]] = []
+        self._until = 0.0
 
     def __contains__(self, entry: object) -> bool:
-        return any(entry in self._entries(path) for path in self._paths)
+        if self._paths and time.monotonic() >= self._until:
+            self._now = [self._entries(path) for path in self._paths]
+            self._until = time.monotonic() + LOOK
+        return any(entry in entries for entries in self._now)
 
     def _entries(self, path: str) -> frozenset[str]:
         try:

@@ -57,8 +57,9 @@ def teach(counts: Any, spam: str, ham: str) -> None:
     counts.close()
 
 
-def test_lists(here: Here) -> None:
-    """Files of the site name bad senders and bad hosts, and count as soon as they change."""
+def test_lists(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the site name bad senders and bad hosts, and are read again when they change."""
+    monkeypatch.setattr("mdaflow.app.spam.LOOK", 0.0)
     names = ("LISTED_SENDER", "LISTED_HOST", "LISTED_LINK")
     listed = here.root / "listed"
     listed.write_text("nobody.example\n")
