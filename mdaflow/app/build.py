@@ -242,7 +242,7 @@ def _answers(config: Config, store: Store, state: str, inflight: InFlight | None
     own = Own(config, config.hostname or os.uname().nodename, dns, kept=bool(state))
     kept = store if state else None
     scanning = Scanning(
-        lambda: [own.post(), *open_scanners(config, strict=bool(state))],
+        lambda: [own.post(), *open_scanners(config)],
         kept,
         state,
         inflight,

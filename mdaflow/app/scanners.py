@@ -29,9 +29,9 @@ MAX_PASSWORD = 1024
 """Bytes of a file with a password."""
 
 
-def open_scanners(config: Config, *, strict: bool = True) -> list[Post]:
-    """The scanners in their order. Raises ConfigError; unless `strict`, one that cannot be had
-    says so when it is asked."""
+def open_scanners(config: Config, *, strict: bool = False) -> list[Post]:
+    """The scanners in their order. One that cannot be had says so when it is asked: whoever calls
+    `mdaflow deliver` may not read all that the server may. Or, if `strict`, raises ConfigError."""
     posts = []
     for name, said in named(config):
         try:
@@ -72,7 +72,7 @@ def check(config: Config) -> None:
     """Raise ConfigError for a scanner that the server could not have as its user, and for limits
     of time that leave none for the rest of a delivery."""
     with as_mail_user(config):
-        open_scanners(config)
+        open_scanners(config, strict=True)
     most, whole = config.lmtp.deadline * 0.8, sum(said.timeout for said in config.scanners)
     if whole > most:
         why = f"their timeouts are {whole:g} s together; lmtp.deadline leaves {most:g} s"

@@ -13,10 +13,11 @@ from fake_clamd import OK, Connection, FakeClamd
 from here import ANN, BOB, HEADER, RAW, Here
 
 from mdaflow.app import scanners
-from mdaflow.app.config import Clamd, Package, Spam, Virus
+from mdaflow.app.config import Clamd, Package, Rspamd, Spam, Virus
 from mdaflow.app.decide import decide, stages_for
 from mdaflow.app.guard import junk, tags, viruses
 from mdaflow.app.inflight import TWO, InFlight, Strikes
+from mdaflow.app.scanners import check
 from mdaflow.app.scanning import Post
 from mdaflow.app.spam import Own
 from mdaflow.errors import ConfigError
@@ -293,3 +294,16 @@ def test_several_of_a_kind(here: Here, clamd: FakeClamd) -> None:
         here.close()
         with pytest.raises(ConfigError, match=f"there is another scanner '{name}'"):
             _ = here.site
+
+
+def test_scanner_that_cannot_be_had(here: Here) -> None:
+    """A scanner whose password the caller may not read counts as one that cannot say; a server
+    does not start with it."""
+    said = Rspamd(("unix:/none",), password=f"{here.root}/none")
+    here.more = {"scanners": (said,)}
+    here.close()
+    assert here.send().ok
+    [stored] = here.mails()
+    assert "password: " in Message(stored).header("X-Spam-Status")[0]
+    with pytest.raises(ConfigError, match="No such file"):
+        check(here.site.config)
