@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import header
-from .raw import Raw, finds, slices
+from .raw import Raw, finds, slices, windows
 from .transfer import UU_BEGIN, YENC_BEGIN
 
 MIN_RUN = 24
@@ -54,13 +54,14 @@ def files(raw: Raw, start: int, end: int) -> Iterator[File]:
 def runs(raw: Raw, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Where lines of nothing but letters of base64 follow each other, the first of some length."""
     begin = stop = -1
-    for line in _LETTERS.finditer(raw, start, end):
-        if line.start() == stop:
-            stop = line.end()
-        elif len(line[1]) >= MIN_RUN:
-            if begin >= 0:
-                yield begin, stop
-            begin, stop = line.start() + 1, line.end()
+    for at, piece in windows(raw, start, end):
+        for line in _LETTERS.finditer(piece):
+            if at + line.start() == stop:
+                stop = at + line.end()
+            elif line.end(1) - line.start(1) >= MIN_RUN:
+                if begin >= 0:
+                    yield begin, stop
+                begin, stop = at + line.start() + 1, at + line.end()
     if begin >= 0:
         yield begin, stop
 

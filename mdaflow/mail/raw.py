@@ -11,6 +11,7 @@ again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol, overload
@@ -86,6 +87,24 @@ def finds(raw: Raw, what: bytes, start: int, end: int) -> Iterator[int]:
             yield at + found
             found = piece.find(what, found + len(what))
         at += PIECE
+
+
+def windows(raw: Raw, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Copies of what is between two offsets, each with its offset: whole lines, as far as they have
+    less than 1 MiB. The newline that ends one begins the next, too."""
+    while start < end:
+        piece = cut(raw, start, min(start + PIECE, end))
+        last = piece.rfind(b"\n") if start + len(piece) < end else -1
+        yield start, piece[: last + 1] if last > 0 else piece
+        start += last if last > 0 else len(piece)
+
+
+def behind(pattern: re.Pattern[bytes], raw: Raw, start: int, end: int) -> int:
+    """The offset behind the first match of a pattern, which is about one line; -1 for none."""
+    for at, piece in windows(raw, start, end):
+        if found := pattern.search(piece):
+            return at + found.end()
+    return -1
 
 
 def digest(chunks: Iterable[Raw | memoryview]) -> str:

@@ -25,7 +25,7 @@ from .declared import Declared, declared, parameters, plain
 from .embedded import SIGNS, fields_about_content, files, runs
 from .mime import MAX_DEPTH, MAX_PARTS, Part, split
 from .names import names
-from .raw import Raw, finds, slices
+from .raw import Raw, behind, finds, slices
 from .transfer import ALPHABET, DECODERS, OTHER_WAYS, OTHERS
 
 MAX_FOUND = 1_000
@@ -312,7 +312,7 @@ class _Walk:
                 self.coded.append((start, end))
             if encoding == "base64":
                 yield from self._odd_base64(raw, start, end)
-            elif encoding == "quoted-printable" and _SOFT.search(raw, start, end):
+            elif encoding == "quoted-printable" and behind(_SOFT, raw, start, end) >= 0:
                 yield OTHER_WAYS[4]
 
     def _odd_base64(self, raw: Raw, start: int, end: int) -> tuple[str, ...]:
@@ -321,8 +321,8 @@ class _Walk:
         tail = raw[max(start, end - 4) : end].rstrip()
         if left in (b"", b"=", b"==") and tail.endswith(left):
             return ()
-        first = _ODD.search(raw, start, end)
-        if first and _LINE.search(raw, first.end(), end):
+        odd = behind(_ODD, raw, start, end)
+        if odd >= 0 and behind(_LINE, raw, odd, end) >= 0:
             self._doubt("base64 that goes on behind its end")
         return OTHER_WAYS[:4] if b"-" in left or b"_" in left else OTHER_WAYS[:3]
 
@@ -363,7 +363,7 @@ class _Walk:
                 return
             part = Part(raw, begin, stop, "text/plain", "", "base64", "", "")
             self.more.setdefault(_key(part), part)
-        if _ESCAPES.search(raw, start, end):
+        if behind(_ESCAPES, raw, start, end) >= 0:
             part = Part(raw, start, end, "text/plain", "", "quoted-printable", "", "")
             self.more.setdefault(_key(part), part)
 

@@ -363,7 +363,7 @@ CASES = {
     "learn": Case(
         STORED + "INBOX",
         "delivered",
-        "BOX INBOX, learned nothing: no classifier is configured",
+        "BOX INBOX, learned spam",
         {"INBOX": 1},
         "learn spam",
     ),
