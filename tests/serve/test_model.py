@@ -265,7 +265,7 @@ class Session(RuleBasedStateMachine):
         self._say("QUIT", "221 2.0.0 ")
         self.over = True
 
-    @precondition(lambda self: self.recipients)
+    @precondition(lambda self: self.recipients and not self.over)
     @rule(content=contents)
     def leave_in_data(self, content: bytes) -> None:
         self._say("DATA", "354 ")
