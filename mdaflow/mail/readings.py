@@ -59,6 +59,8 @@ class Readings(NamedTuple):
     """Why readers see different things, in a few words each; empty when they do not."""
     limit: str = ""
     """Why not all was looked at; empty when it was."""
+    divided: frozenset[str] = frozenset()
+    """The types of what has parts, such as `multipart/mixed`."""
 
 
 def read(raw: Raw, parts: Iterable[Part]) -> Readings:
@@ -66,7 +68,11 @@ def read(raw: Raw, parts: Iterable[Part]) -> Readings:
     walk = _Walk(raw, parts)
     walk.run()
     return Readings(
-        tuple(walk.found.values()), tuple(walk.more.values()), tuple(walk.doubts), walk.limit
+        tuple(walk.found.values()),
+        tuple(walk.more.values()),
+        tuple(walk.doubts),
+        walk.limit,
+        frozenset(walk.divided),
     )
 
 
@@ -93,6 +99,7 @@ class _Walk:
         self.boundaries: set[bytes] = set()
         self.odd: list[bytes] = []
         """Lines that go on behind a boundary."""
+        self.divided: set[str] = set()
         self.undivided = False
         self.divider = (1, 0)
         """Between these offsets there is no line of hyphens, and at the second there is."""
@@ -219,6 +226,7 @@ class _Walk:
             found |= dict.fromkeys(inner)
         if multipart and not found and not self.quiet:
             self.undivided = True
+        self.divided |= {_type(value)} if found else set()
         if found and not _type(value).startswith("multipart/"):
             self._doubt("a boundary, but no multipart")
         if readings and multipart and not clear:

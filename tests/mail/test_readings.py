@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdaflow.mail import contents as contents_module
 from mdaflow.mail import readings
-from mdaflow.mail.contents import contents
+from mdaflow.mail.contents import contents, is_plain
 from mdaflow.mail.message import Message
 from mdaflow.mail.mime import MAX_PARTS
 
@@ -50,7 +50,8 @@ def test_controls() -> None:
     for raw in {case.control for case in CASES}:
         message = Message(raw)
         assert any(EICAR in part.content() for part in message.parts)
-        assert message.readings == readings.Readings(tuple(message.parts))
+        divided = frozenset({"multipart/mixed"})
+        assert message.readings == readings.Readings(tuple(message.parts), divided=divided)
 
 
 def test_what_email_alone_misses() -> None:
@@ -133,6 +134,21 @@ def test_ordinary(raw: bytes) -> None:
     message = Message.from_wire(raw)
     assert (message.readings.doubts, message.contents.limit) == ((), "")
     assert message.readings.parts == tuple(message.parts)
+
+
+@pytest.mark.parametrize("kind", ["signed", "parallel", "x-new"])
+def test_rare_multiparts(kind: str) -> None:
+    """What scanners may not take apart, or take for another kind, is not plain."""
+    raw = evasions.control()
+    assert is_plain(Message(raw).readings)
+    assert not is_plain(Message(raw.replace(b"mixed", kind.encode())).readings)
+
+
+def test_encoded_messages() -> None:
+    """A message that is encoded, as it should not be, is not plain."""
+    raw = b"Content-Type: message/delivery-status\nContent-Transfer-Encoding: %b\n\nQUFB\n"
+    assert is_plain(Message(raw % b"8bit").readings)
+    assert not is_plain(Message(raw % b"base64").readings)
 
 
 def test_contents_once() -> None:

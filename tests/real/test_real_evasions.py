@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from clamd_server import VIRUS, ClamdServer
-from evasions import Case, cases
+from evasions import CODES, HEAD, TEXT, Case, cases, control, encoded, file, mail
 
 from mdaflow.app.config import Clamd, Config
 from mdaflow.app.scanners import open_scanners
@@ -50,3 +50,34 @@ def test_none_is_clean(scanner: Scanner) -> None:
     assert [c.name for c in controls if verdict(scanner, c.control) != "found"] == []
     assert [c.name for c in controls if Message.from_wire(c.control).readings.doubts] == []
     print(Counter(said for said, _ in verdicts))
+
+
+KINDS_OF_MULTIPARTS = (
+    *("alternative", "appledouble", "byteranges", "digest", "encrypted", "form-data", "mixed"),
+    *("parallel", "related", "report", "signed", "x-new"),
+)
+MESSAGES = ("rfc822", "global", "delivery-status", "disposition-notification", "http", "x-new")
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_MULTIPARTS)
+def test_every_kind_of_multipart(scanner: Scanner, kind: str) -> None:
+    """clamd looks at every part, whatever it takes the multipart for."""
+    inner = {
+        "last": (TEXT, file()),
+        "first": (file(), TEXT),
+        "between": (TEXT, file(), b"Content-Type: application/pgp-signature\n\nx\n"),
+        "deeper": (TEXT, control()[len(HEAD) :].replace(b"mixed", kind.encode())),
+    }
+    kind_ = b'Content-Type: multipart/%b; boundary="out"\n' % kind.encode()
+    said = {name: verdict(scanner, mail(b"out", *p, kind=kind_)) for name, p in inner.items()}
+    assert said == dict.fromkeys(inner, "found")
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_every_kind_of_encoded_message(scanner: Scanner, kind: str) -> None:
+    """clamd looks at what is encoded where RFC 2046 forbids it."""
+    head = HEAD + b"Content-Type: message/%b\nContent-Transfer-Encoding: " % kind.encode()
+    said = {
+        code: verdict(scanner, head + code.encode() + b"\n\n" + encoded(code)) for code in CODES
+    }
+    assert said == dict.fromkeys(CODES, "found")
