@@ -33,6 +33,8 @@ MAX_RATIO = 100
 MAX_SECONDS = 5.0
 SEEN = 64 << 10
 """Bytes of a file in an archive by which its kind is told."""
+MAX_HEADER = 16 << 10
+"""Bytes of a header in a tar: a long name, or fields of pax."""
 _SMALL = 1 << 20
 """Below this a high ratio harms nobody."""
 
@@ -148,8 +150,8 @@ class _Entry(NamedTuple):
 
 def _zip(content: bytes, name: str, depth: int, inside: Inside) -> None:
     del name
-    directory = list(_entries(content, b"PK\1\2", _central))
-    local = list(_entries(content, b"PK\3\4", _local))
+    directory = list(_entries(content, b"PK\1\2", _central, inside))
+    local = list(_entries(content, b"PK\3\4", _local, inside))
     for run in _runs(directory):
         if sum(entry.size for entry in run) > inside.left or _overlap(run):
             inside.stop("an archive that unpacks to too much")
@@ -182,12 +184,16 @@ def _runs(directory: list[_Entry]) -> Iterator[list[_Entry]]:
 
 
 def _entries(
-    content: bytes, sign: bytes, parse: Callable[[bytes, int], _Entry | None]
+    content: bytes, sign: bytes, parse: Callable[[bytes, int], _Entry | None], inside: Inside
 ) -> Iterator[_Entry]:
+    """The headers behind a sign. Each counts, though many have the same name, and takes time."""
     at, count = content.find(sign), 0
-    while at >= 0 and count <= MAX_FILES:
+    while at >= 0 and inside.spend(0):
         if entry := parse(content, at):
             count += 1
+            if count > MAX_FILES:
+                inside.stop("too many files in an archive")
+                return
             yield entry
         at = content.find(sign, at + 4)
 
@@ -221,12 +227,12 @@ def _names(content: bytes, at: int, length: int, extra: int, flags: int) -> tupl
     found = [text_of(raw, "utf-8" if flags & _BIT_UTF8 else "cp437")]
     if flags & _BIT_UTF8 == 0 and not raw.isascii():
         found.append(text_of(raw))
-    fields = content[at + length : at + length + extra]
-    while len(fields) >= 4:
-        kind, size = struct.unpack_from("<2H", fields)
+    fields, at = content[at + length : at + length + extra], 0
+    while at + 4 <= len(fields):
+        kind, size = struct.unpack_from("<2H", fields, at)
         if kind == 0x7075 and size > 5:
-            found.append(text_of(fields[9 : 4 + size]))
-        fields = fields[4 + size :]
+            found.append(text_of(fields[at + 9 : at + 4 + size]))
+        at += 4 + size
     return tuple(dict.fromkeys(name.partition("\0")[0] or name for name in found))
 
 
@@ -347,10 +353,24 @@ def _gzip_name(content: bytes) -> str:
     return text_of(content[at : at + 1000].partition(b"\0")[0], "latin-1")
 
 
+class _Headers(io.BytesIO):
+    """What tarfile reads of a tar. It would copy a header of any size, and search it for long."""
+
+    def __init__(self, content: bytes, inside: Inside) -> None:
+        super().__init__(content)
+        self._inside = inside
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises OSError for a header that is too long, and when there is no more time."""
+        if size is None or not 0 <= size <= MAX_HEADER or not self._inside.spend(0):
+            raise OSError("too long")
+        return super().read(size)
+
+
 def _tar(content: bytes, name: str, depth: int, inside: Inside) -> None:
     del name
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        with tarfile.open(fileobj=_Headers(content, inside), mode="r:") as tar:
             while member := tar.next():
                 if not inside.name(member.name) or not inside.spend(512):
                     return

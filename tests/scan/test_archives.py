@@ -120,6 +120,12 @@ def many(count: int) -> bytes:
     return out.getvalue()
 
 
+def entries(name: bytes, count: int) -> bytes:
+    """The headers of so many empty files of one name."""
+    sizes = struct.pack("<5H3I2H", 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0)
+    return (b"PK\3\4" + sizes + name) * count
+
+
 def extra_name() -> bytes:
     """A zip with a second name in an extra field (Info-ZIP Unicode Path)."""
     out = io.BytesIO()
@@ -143,6 +149,7 @@ HOSTILE = {
     "lies": (lying(), "not opened", "lies about its sizes"),
     "overlaps": (overlapping(), "not opened", "unpacks to too much"),
     "many files": (many(MAX_FILES + 1), "not opened", "too many files"),
+    "many files of one name": (entries(b"a.txt", MAX_FILES + 1), "not opened", "too many files"),
     "truncated gzip": (gzip.compress(bytes(range(256)) * 99)[:-200], "not opened", ""),
     "truncated bzip2": (bz2.compress(bytes(range(256)) * 99)[:-20], "not opened", ""),
     "damaged xz": (lzma.compress(bytes(range(256)) * 99)[:60] + b"x" * 60, "not opened", ""),
