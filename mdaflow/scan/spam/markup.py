@@ -18,7 +18,8 @@ from .names import names
 MAX_LINKS = 500
 MAX_LINK_TEXT = 300
 
-_TAG = re.compile(r"<(/?)([a-z][a-z0-9:]*)([^<>]*)>|<!--(?!\[)", re.IGNORECASE)
+# Nothing is given back: a name of 64 KiB without a `>` would be read from each of its letters.
+_TAG = re.compile(r"<(/?)([a-z][a-z0-9:]*+)([^<>]*+)>|<!--(?!\[)", re.IGNORECASE)
 _HREF = re.compile(r"\bhref\s*+=\s*+(?:\"([^\"]*)|'([^']*)|([^\s\"'>]+))", re.IGNORECASE)
 _SRC = re.compile(r"\bsrc\s*+=\s*+(?:\"([^\"]*)|'([^']*)|([^\s\"'>]+))", re.IGNORECASE)
 _SIZE = re.compile(r"\b(width|height)\s*+[=:]\s*+[\"']?(\d{1,5})", re.IGNORECASE)
