@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from . import header
 from .declared import Declared, declared, parameters, plain
-from .embedded import SIGNS, fields_about_content, files, runs
+from .embedded import SIGNS, File, fields_about_content, files, runs
 from .mime import MAX_DEPTH, MAX_PARTS, Part, split
 from .names import names
 from .raw import Raw, behind, finds, slices
@@ -268,7 +268,9 @@ class _Walk:
                 why = "an encoded message"
             else:
                 changed = any(
-                    len(split(b"\n" + copy, 1, len(copy) + 1, b)) > len(split(raw, body, end, b))
+                    self._spend(len(copy) + end - body)
+                    and len(split(b"\n" + copy, 1, len(copy) + 1, b))
+                    > len(split(raw, body, end, b))
                     for b in _boundaries(value)
                 )
                 why = "an encoded multipart"
@@ -281,7 +283,8 @@ class _Walk:
         if end - start > MAX_COPY:
             self._stop("too large to be decoded and divided")
             return b""
-        self._spend(end - start)
+        if not self._spend(end - start):
+            return b""
         return Part(raw, start, end, "", "", encoding, "", "").content()
 
     def _again(self, copy: bytes, depth: int) -> None:
@@ -355,6 +358,8 @@ class _Walk:
             return
         for file in files(raw, start, end):
             if not self._one_more() or not self._spend(4 * (file.end - file.start)):
+                return
+            if not self._spend(_steps(raw, file) << 6):
                 return
             octets = "application/octet-stream"
             part = Part(
@@ -453,6 +458,15 @@ _ENCODINGS = (
     ("quoteprintable", "quoted-printable"), ("uue", "uuencode"), ("yenc", "yenc"),
     ("binhex", "binhex"), ("machexbin40", "binhex"),
 )  # fmt: skip
+
+
+def _steps(raw: Raw, file: File) -> int:
+    """Lines and escapes, which take their time however short they are."""
+    step = _STEPS.get(file.encoding)
+    return sum(p.count(step) for p in slices(raw, file.start, file.end)) if step else 0
+
+
+_STEPS = {"uuencode": b"\n", "yenc": b"="}
 
 
 def _key(part: Part) -> tuple[object, ...]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import bz2
 import gzip
+import io
 import lzma
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 
@@ -53,6 +55,34 @@ def long_names(count: int) -> bytes:
     head[257:263] = b"ustar "
     head[148:156] = b"%06o\0 " % (sum(head[:148]) + sum(head[156:]) + 8 * 32)
     return (bytes(head) + b"name" + bytes(508)) * count
+
+
+def extra_fields(count: int) -> bytes:
+    """A zip of so many files, whose headers share 64 KiB of empty extra fields."""
+    head = b"PK\3\4" + struct.pack("<5H3I2H", 20, 0, 0, 0, 0, 0, 0, 0, 1, 65535) + b"a"
+    return head * count + struct.pack("<2H", 1, 0) * 16383
+
+
+def long_path(size: int) -> bytes:
+    """A tar whose one file has a path of so many characters, some of which need four bytes."""
+    record = b"%d path=" % (size + 17) + "\U0001f600".encode() + b"a" * (size - 1) + b"\n"
+    with io.BytesIO() as out:
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for kind, content in ((tarfile.XHDTYPE, record), (tarfile.REGTYPE, b"")):
+                head = tarfile.TarInfo("a")
+                head.type, head.size = kind, len(content)
+                tar.addfile(head, io.BytesIO(content))
+        return out.getvalue()
+
+
+def boundaries(fields: int, size: int) -> bytes:
+    """An encoded multipart with many boundaries, none of which is there."""
+    said = (
+        M + b"; ".join(b'boundary="x%da%d"' % (n, m) for m in range(40)) + b"\n"
+        for n in range(fields)
+    )
+    codes = C + b"base64\n" + C + b"quoted-printable\n"
+    return b"".join(said) + codes + b"\n" + b"\n--x0aQUFBQUFBQUFBQUFB" * (size // 24)
 
 
 def encoded(depth: int) -> bytes:
@@ -119,6 +149,11 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "R10 entries over each other": lambda: packed(entries(60000, same=True)),
     "R10 tar": lambda: packed((b"x" * 257 + b"ustar" + b"\0" * 250) * 90000),
     "R10 tar of long names": lambda: packed(long_names(20000)),
+    "R10 signs of entries": lambda: packed(gzip.compress(b"PK\3\4" + b"PK\1\2" * (15 << 20), 1)),
+    "R10 extra fields": lambda: (
+        M + b"boundary=b\n\n" + (b"--b\n" + packed(extra_fields(1000))) * 50
+    ),
+    "R10 tar with a long path": lambda: packed(gzip.compress(long_path(40 << 20), 1)),
     "R10 hundred archives": lambda: (
         M + b"boundary=b\n\n" + (b"--b\n" + packed(deflated(b"\0" * (30 << 20)))) * 150
     ),
@@ -129,11 +164,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "R11 quoted-printable": lambda: C + b"quoted-printable\n\n" + b"=" * (50 << 20),
     "R11 soft line ends": lambda: C + b"quoted-printable\n\n" + b"=   \n" * (6 << 20),
     "R11 uuencode": lambda: b"A: b\n\nbegin 644 a.b\n" + b"#AAAA\n" * (6 << 20),
+    "R11 uuencode, short lines": lambda: b"A: b\n\nbegin 644 a.b\n" + b"!\n" * (12 << 20),
     "R11 uuencode, begun often": lambda: b"A: b\n\n" + b"begin 644 a\n" * (3 << 20),
     "R11 yEnc": lambda: b"A: b\n\n=ybegin line=1 name=x\n" + b"=" * (20 << 20),
     "R11 BinHex": lambda: (
         b"A: b\n\n(This file must be converted with BinHex 4.0)\n\n:" + b"!!*!!N!*" * (2 << 20)
     ),
+    "R07 boundaries of an encoded multipart": lambda: boundaries(20, 12 << 20),
+    "R14 html, a long tag": lambda: b"Content-Type: text/html\n\n<" + b"a" * (64 << 10),
     "R14 html": lambda: b"Content-Type: text/html\n\n" + b"<a b=c " * (4 << 20),
     "charset": lambda: b"Content-Type: text/plain; charset=utf-7\n\n" + b"+AAAA" * (10 << 20),
     "R17 all together": lambda: (

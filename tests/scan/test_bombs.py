@@ -15,13 +15,19 @@ import resource, sys
 from mdaflow.mail.contents import contents
 from mdaflow.mail.message import Message
 from mdaflow.mail.names import names
+from mdaflow.app.weights import read_weights
+from mdaflow.mail.envelope import Envelope
 from mdaflow.scan.dangers import dangers, unopened
+from mdaflow.scan.spam import own_hits
+from mdaflow.scan.spam.clues import Site
+from mdaflow.scan.tokens import tokens
 
 with open(sys.argv[1], "rb") as file:
     message = Message(file.read())
 for part in message.attachments[:100]:
     names(part)
 list(contents(message)), dangers(message), message.body
+own_hits(message, Envelope(), Site(), read_weights()), tokens(message)
 said = unopened(message) or ", ".join(message.readings.doubts)
 with open("/proc/self/status") as file:  # ru_maxrss begins with that of the parent
     memory = next(line.split()[1] for line in file if line.startswith("VmHWM"))
