@@ -55,7 +55,7 @@ def load(name: str, options: Mapping[str, object] = MappingProxyType({})) -> Gua
     entry = _find(name)
     try:
         scanner = entry.load()(MappingProxyType(dict(options)))
-    except Exception as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         raise ConfigError((f"scanner {name!r} ({entry.value}): {_reason(error)}",)) from error
     if not callable(getattr(scanner, "scan", None)):
         raise ConfigError((f"scanner {name!r} ({entry.value}) makes no scanner",))
@@ -64,7 +64,7 @@ def load(name: str, options: Mapping[str, object] = MappingProxyType({})) -> Gua
 
 def fetch(name: str) -> None:
     """Import the module of that scanner, if it can be had: later its files may be out of reach."""
-    with suppress(Exception):  # `load` tells
+    with suppress(Exception, SystemExit):  # `load` tells
         _find(name).load()
 
 

@@ -112,6 +112,8 @@ def package(folder: Path, name: str, value: str, module: str = "") -> None:
         ("def make(options): options['a'] = 1\n", "TypeError"),
         ("def make(options): raise ValueError('red\\nblue')\n", "ValueError: red.blue"),
         ("def make(options): return None\n", "makes no scanner"),
+        ("def make(options): raise SystemExit(4)\n", "SystemExit: 4"),
+        ("import sys\nsys.exit('no model')\n", "SystemExit: no model"),
     ],
 )
 def test_broken_package(
