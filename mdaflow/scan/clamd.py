@@ -2,7 +2,8 @@
 
 clamd is sent the message as it came, then each of its decoded parts, and stops at the first virus.
 The servers are asked in order. Who fails is not asked again in this scan, so that a message that
-brings clamd down does so once for each server. Only `stream: OK` is clean: an error, silence, two
+brings clamd down does so once for each server, and is asked last for a while, so that one that hangs
+does not delay all mail. Only `stream: OK` is clean: an error, silence, two
 answers or nonsense is `Unscanned`, and so is what goes over a limit of ours or of clamd's.
 
 The package `clamd` speaks the protocol. It has no limit of time for its connection, knows only
@@ -30,7 +31,7 @@ from mdaflow.mail.message import Message
 from mdaflow.mail.raw import Raw, pieces
 
 from . import Report, Unscanned
-from .servers import Server, dial, parse_server
+from .servers import Server, Spared, dial, parse_server
 
 # It asks setuptools for its own version, which takes 0.1 s and may warn; it does without.
 _absent = sys.modules.setdefault("pkg_resources", None) is None  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ class Clamd:
         Raises ValueError for what is no server.
         """
         self.name = name
-        self._servers = tuple(map(parse_server, servers))
+        self._servers = Spared(map(parse_server, servers))
         self._parts = parts
         self._max_size = max_size
 
@@ -82,7 +83,7 @@ class Clamd:
         While another server is left, one has no more than its share of the time.
         """
         until = time.monotonic() + seconds
-        servers = list(self._servers)
+        servers = self._servers.in_order()
         missed = ""
         for stream in self._streams(message):
             try:
@@ -112,9 +113,13 @@ class Clamd:
         while servers:
             left = until - time.monotonic()
             try:
-                return _virus(servers[0], self._sized(stream), left / len(servers))
+                virus = _virus(servers[0], self._sized(stream), left / len(servers))
             except (OSError, ValueError, clamd.ClamdError) as error:
+                self._servers.has_failed(servers[0])
                 trouble = f"{servers.pop(0)}: {_plain(str(error))}"
+            else:
+                self._servers.has_answered(servers[0])
+                return virus
             if isinstance(stream, Iterator):
                 break  # the next server would see the rest of it only
             if servers:

@@ -16,7 +16,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from mdaflow.mail.path import CONTROL
@@ -115,14 +115,34 @@ def _addresses(server: Server) -> Iterator[tuple[int, Any]]:
         yield family, address
 
 
+class Spared:
+    """Servers of which one that has failed is the last for `PAUSE`. Any thread may ask."""
+
+    def __init__(self, servers: Iterable[Server]) -> None:
+        self._all = tuple(servers)
+        self._until: dict[Server, float] = {}
+
+    def in_order(self) -> list[Server]:
+        """All of them, as they shall be asked."""
+        now = time.monotonic()
+        return sorted(self._all, key=lambda server: now < self._until.get(server, now))
+
+    def has_failed(self, server: Server) -> None:
+        """It is asked last for a while."""
+        self._until[server] = time.monotonic() + PAUSE
+
+    def has_answered(self, server: Server) -> None:
+        """It has its place again."""
+        self._until.pop(server, None)
+
+
 class Servers:
     """Those that can do the same. Any thread may ask."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         """Raises ValueError for what is no address, and for none at all."""
-        self._all = tuple(map(parse_server, addresses))
-        self._spared: dict[Server, float] = {}
-        if not self._all:
+        self._spared = Spared(map(parse_server, addresses))
+        if not addresses:
             raise ValueError("no server is named")
 
     def ask(self, question: Callable[[Server, float], _Answer], seconds: float) -> _Answer:
@@ -132,18 +152,18 @@ class Servers:
         """
         start = time.monotonic()
         failures = []
-        order = sorted(self._all, key=lambda server: start < self._spared.get(server, start))
+        order = self._spared.in_order()
         for asked, server in enumerate(order):
             now = time.monotonic()
             share = (start + seconds - now) / (len(order) - asked)
             try:
                 answer = question(server, now + share)
             except Exception as error:  # http.client and json have their own for nonsense
-                self._spared[server] = time.monotonic() + PAUSE
+                self._spared.has_failed(server)
                 said = CONTROL.sub("?", str(error))[:200]
                 failures.append(f"{server}: {said or type(error).__name__}")
             else:
-                self._spared.pop(server, None)
+                self._spared.has_answered(server)
                 if failures:
                     log.warning("%s answers instead of %s", server, "; ".join(failures))
                 return answer

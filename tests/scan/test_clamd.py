@@ -255,6 +255,15 @@ def test_next_server(start: Start, act: Act) -> None:
     assert not unused.streams
 
 
+def test_hung_one_is_spared(start: Start) -> None:
+    """A server that has failed is asked last for a while: it does not delay each message."""
+    bad, good = start(Connection.hang), start(OK)
+    client = Clamd([bad.address, good.address])
+    for _ in range(3):
+        assert client.scan(MAIL, Envelope(), 3) == Report()
+    assert [len(server.connections) for server in (bad, good)] == [1, 3]
+
+
 def test_fail_over_is_logged(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """That a server has failed is said even when another one has answered."""
     assert scan("127.0.0.1:1", start(OK)) == Report()
