@@ -2,7 +2,9 @@
 
 Postfix's local(8) hands over one recipient at a time, in transactions of their own, some at once
 (T20). So a report is kept for a while by the content of the message, with what else a scanner
-knows of it; the first who asks is alone at it, and the others wait for what it says.
+knows of it; the first who asks is alone at it, and the others wait for what it says. Each process
+keeps some reports in memory, too: while the store is full or broken, one message to many would
+else be scanned for one recipient after the other, and most of them put off.
 
 A scanner that fails, for whatever reason, is a report that says so, never a clean one (P41). A
 message whose scan has stopped two workers is spared that scanner (inflight.py).
@@ -11,7 +13,9 @@ message whose scan has stopped two workers is spared that scanner (inflight.py).
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -34,6 +38,9 @@ FAILED = 10.0
 """The same for one that tells of a failure: who waits for it need not fail again."""
 OWN = "spam"
 """The name of the scanner that is ours, which finds nothing but spam."""
+MOST = 100
+"""Reports that a process keeps in memory, and the characters of one that is."""
+LONGEST = 20_000
 STOPPED = "it has stopped mdaflow twice"
 """Why a scanner is spared a message."""
 
@@ -79,6 +86,9 @@ class Scanning:
         self._store = store
         self._state = state
         self._inflight = inflight
+        self._recent: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        """By key: until when a report counts, and the report."""
+        self._lock = threading.Lock()
 
     @cached_property
     def posts(self) -> tuple[Post, ...]:
@@ -157,19 +167,36 @@ class Scanning:
     def _kept(self, key: str) -> Report | None:
         if self._store is None:
             return None
-        try:
-            text = self._store.get(key)
-        except OSError:  # then it is scanned once more
-            return None
+        text = self._remembered(key)
+        if text is None:
+            try:
+                text = self._store.get(key)
+            except OSError:  # then it is scanned once more
+                return None
         return None if text is None else loads(text)
 
     def _keep(self, key: str, report: Report) -> None:
         if self._store is None:
             return
+        text, seconds = dumps(report), FAILED if report.unscanned else KEPT
+        self._remember(key, text, seconds)
         try:
-            self._store.put(key, dumps(report), FAILED if report.unscanned else KEPT)
+            self._store.put(key, text, seconds)
         except OSError as error:
             log.warning("what %s says is not kept: %s", key.split()[1], error)
+
+    def _remembered(self, key: str) -> str | None:
+        until, text = self._recent.get(key, (0.0, None))
+        return text if time.monotonic() < until else None
+
+    def _remember(self, key: str, text: str, seconds: float) -> None:
+        if len(text) > LONGEST:
+            return
+        with self._lock:
+            self._recent.pop(key, None)
+            self._recent[key] = time.monotonic() + seconds, text
+            if len(self._recent) > MOST:
+                self._recent.popitem(last=False)
 
 
 def _key(told: str, post: Post, message: Message, envelope: Envelope) -> str:

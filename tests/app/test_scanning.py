@@ -228,6 +228,34 @@ def test_store_is_broken(at: At) -> None:
     assert fake.asked == 2
 
 
+def test_store_is_full(at: At) -> None:
+    """A process that can keep nothing asks once all the same: nobody waits for the next scan."""
+    fake, at.store = Fake(at.root, slow=0.2), Broken()
+    scanning, found = at.scanning(fake), []
+    threads = [threading.Thread(target=lambda: found.append(report(scanning))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [FOUND] * 8
+    assert fake.asked == 1
+
+
+def test_recent_reports_end(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory counts for as long, and there is little of it."""
+    monkeypatch.setattr("mdaflow.app.scanning.KEPT", 0.0)
+    monkeypatch.setattr("mdaflow.app.scanning.MOST", 2)
+    fake, at.store = Fake(at.root), Broken()
+    scanning = at.scanning(fake)
+    for _ in range(2):
+        assert report(scanning) == FOUND
+    assert fake.asked == 2
+    monkeypatch.setattr("mdaflow.app.scanning.KEPT", 60.0)
+    for sender in ("a", "b", "c", "a", "c"):
+        assert report(scanning, Envelope(sender)) == FOUND
+    assert fake.asked == 6
+
+
 def test_without_state(tmp_path: Path) -> None:
     """Without a store and a folder it is scanned each time, and nothing is written."""
     fake = Fake(tmp_path)
