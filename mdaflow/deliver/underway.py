@@ -15,7 +15,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 LOCKS = "underway"
@@ -40,6 +40,7 @@ def alone(state: str, name: str, seconds: float = 0.0) -> Iterator[bool]:
         yield file < 0 or _lock(file, name, time.monotonic() + seconds)
     finally:
         if file >= 0:
+            _unlock(file)
             os.close(file)
 
 
@@ -50,6 +51,13 @@ def _open(state: str) -> int:
     except OSError as error:
         log.warning("%s/%s: %s", state, LOCKS, error.strerror)
         return -1
+
+
+def _unlock(file: int) -> None:
+    """Not left to close(2): a process that a scanner of others has forked has the file, too, and
+    would keep the lock."""
+    with suppress(OSError):
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def _lock(file: int, name: str, until: float) -> bool:

@@ -165,6 +165,19 @@ def test_killed(at: At) -> None:
     assert fake.asked == 2
 
 
+def test_forked(at: At) -> None:
+    """A process that a scanner has forked keeps nobody waiting."""
+    with underway.alone(os.fspath(at.root), "x"):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+    with underway.alone(os.fspath(at.root), "x") as alone:
+        assert alone
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def test_wait_ends(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for another process longer than for the scanner, and then it is not scanned."""
     monkeypatch.setattr("mdaflow.app.scanning._key", lambda *_: "scan fake x")
