@@ -75,7 +75,7 @@ class Fence:
 class Job:
     """One piece of work for a user, and the status that the event loop waits for."""
 
-    __slots__ = ("fence", "late", "recipient", "result", "user", "work")
+    __slots__ = ("begun", "fence", "late", "recipient", "result", "user", "work")
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Job:
         self.recipient = recipient
         self.work = work
         self.fence = Fence(until)
+        self.begun = False
         self.result: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
         self.late = late
         """Called when it is done in the end, though something else was said, or nobody waits."""
@@ -97,6 +98,7 @@ class Job:
         """Do it, in a thread. Never raises."""
         if self.fence.closed:
             return self.waited_in_vain()
+        self.begun = True
         try:
             return self.work(self.fence)
         except MailError as error:
@@ -121,6 +123,8 @@ class Job:
     def give_up(self) -> None:
         """Too slow, unless it is past its fence."""
         if self.fence.close():
+            if self.begun and not self.result.done():
+                log.warning("%s: not done in time, try again later", bracketed(self.recipient))
             self.settle(TOO_SLOW)
 
 

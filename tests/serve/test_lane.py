@@ -198,8 +198,8 @@ def test_late_job_is_dropped_while_its_user_hangs() -> None:
     assert len(work.begun) == 3
 
 
-def test_abandoned() -> None:
-    """Whatever runs or waits gets 451 at once, and is not done later."""
+def test_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever runs or waits gets 451 at once, and is not done later; of each the log tells."""
 
     async def act(made: Lane, work: Work) -> None:
         jobs = [work.job(name) for name in ("a0", "a1", "a2", "b0", "b1")]
@@ -212,6 +212,9 @@ def test_abandoned() -> None:
 
     work = in_lane(act)
     assert (len(work.begun), work.done) == (2, [])
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("not done in time" in line for line in said) == 2
+    assert sum("waited too long for its turn" in line for line in said) == 3
 
 
 def test_closed() -> None:
