@@ -62,6 +62,7 @@ class File:
         self._private = private
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
         self._rests_until = 0.0
 
     def do(self, work: Callable[[sqlite3.Connection], T], *, make: bool = True) -> T:
@@ -79,18 +80,29 @@ class File:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self, make: bool) -> sqlite3.Connection:
+        """The file that is there now: who has removed a broken one, or put another one in its
+        place, need not start the server again."""
+        if self._connection is not None and self._inode != _inode(self._path):
+            self._drop()
+        if self._connection is None:
+            self._connection = self._open(make)
+            self._inode = _inode(self._path)
+        return self._connection
 
     def _try(self, work: Callable[[sqlite3.Connection], T], until: float, make: bool) -> T:
         """Do it as soon as no other process is in the way, for which sqlite itself waits in some
         cases and in some it does not."""
         while True:
             try:
-                if self._connection is None:
-                    self._connection = self._open(make)
-                return work(self._connection)
+                return work(self._opened(make))
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in _BUSY:
                     raise
@@ -118,6 +130,14 @@ class File:
             db.close()
             raise
         return db
+
+
+def _inode(path: str) -> int:
+    """The number of the file; 0 when there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _claim(path: str) -> None:

@@ -415,3 +415,20 @@ def test_new_run_of_the_machine_in_a_locked_file(file: str, machine: Time) -> No
     machine.reboot()
     with locked(file):
         assert SqliteStore(file).get("a") == "1"
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_another_file(file: str, tmp_path: Path, how: str) -> None:
+    """A file that somebody removes, or replaces by another one, is let go at the next use."""
+    store, other = SqliteStore(file), SqliteStore(str(tmp_path / "other"))
+    store.put("a b", "old")
+    other.put("a b", "new")
+    other.close()
+    for more in ("-wal", "-shm", ""):
+        Path(f"{file}{more}").unlink(missing_ok=True)
+    if how == "replaced":
+        (tmp_path / "other").rename(file)
+    assert store.get("a b") == (None if how == "removed" else "new")
+    store.put("c d", "kept")
+    assert SqliteStore(file).get("c d") == "kept"
+    store.close()
