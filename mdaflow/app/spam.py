@@ -220,6 +220,6 @@ Hits = tuple[Hit, ...]
 def _judged(classifier: Classifier, message: Message, what: str) -> Judgement | None:
     try:
         return classifier.judge(message)
-    except OSError as error:
+    except (OSError, ArithmeticError, TypeError, ValueError) as error:  # a file may say anything
         log.warning("%s is not known: %s", what, error)
         return None

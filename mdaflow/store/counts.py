@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from .sqlite import WAIT, File
 
@@ -37,12 +38,14 @@ _SETUP = (
 _FIRST = "INSERT INTO state SELECT 0, 0, 0, 0, ? WHERE NOT EXISTS (SELECT 1 FROM state)"
 RECENT = 50_000
 """Tokens whose counts are kept in memory."""
-_GET = """SELECT tokens.key, spam, ham
+_GET = """SELECT tokens.key, CAST(spam AS INT), CAST(ham AS INT)
 FROM json_each(?) AS asked CROSS JOIN tokens ON tokens.key = asked.value"""
 _PUT = "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)"
+_TOTALS = "SELECT CAST(spam AS INT), CAST(ham AS INT) FROM state"
 _NAME = "SELECT spam FROM names WHERE name = ?"
 _STATE = "UPDATE state SET spam = spam + ?, ham = ham + ?, tokens = tokens + ?, seen = ?"
-_NEXT = "SELECT key, spam + ham, seen FROM tokens WHERE key > ? ORDER BY key LIMIT ?"
+_NEXT = """SELECT key, spam + ham, CAST(seen AS INT)
+FROM tokens WHERE key > ? ORDER BY key LIMIT ?"""
 
 Pair = tuple[int, int]
 Lesson = tuple[bytes, bool | None, Sequence[int]]
@@ -67,8 +70,8 @@ class SqliteCounts:
     ) -> None:
         self._most = most
         self._names = names
-        self._reader = File(path, _prepare, wait, private=True)
-        self._writer = File(path, _prepare_much if bulk else _prepare, wait, private=True)
+        self._reader = File(path, _prepare, wait, _SETUP)
+        self._writer = File(path, _prepare_much if bulk else _prepare, wait, _SETUP)
         self._recent: dict[int, Pair | None] = {}
         """What was read of the file lately: most words of mail are in other mail, too."""
         self._version: tuple[sqlite3.Connection, int] | None = None
@@ -76,8 +79,8 @@ class SqliteCounts:
 
     def totals(self) -> Pair:
         """How many messages of each class were learned: spam, ham."""
-        row = self._read("SELECT spam, ham FROM state")
-        return (row[0][0], row[0][1]) if row else (0, 0)
+        row = self._read(_TOTALS)
+        return (row[0], row[1]) if row else (0, 0)
 
     def get(self, keys: Sequence[int]) -> Mapping[int, Pair]:
         """Of those tokens that are known, in how many messages of each class they were."""
@@ -94,14 +97,13 @@ class SqliteCounts:
         recent = self._recent
         missing = [key for key in keys if key not in recent]
         if missing:
-            recent.update(dict.fromkeys(missing))
-            recent.update(_get(db, missing))
+            recent.update(dict.fromkeys(missing) | _get(db, missing))
         return {key: found for key in keys if (found := recent[key]) is not None}
 
     def class_of(self, name: bytes) -> bool | None:
         """What the message of this name was learned as: whether as spam; None: not at all."""
         row = self._read(_NAME, name)
-        return bool(row[0][0]) if row else None
+        return bool(row[0]) if row else None
 
     def learn(self, lessons: Sequence[Lesson]) -> list[bool]:
         """Count messages, all or none; of each, whether that is new. A message is counted by its
@@ -115,11 +117,12 @@ class SqliteCounts:
         self._reader.close()
         self._writer.close()
 
-    def _read(self, statement: str, *values: object) -> list[tuple[int, ...]]:
-        try:
-            return self._reader.do(lambda db: db.execute(statement, values).fetchall(), make=False)
-        except FileNotFoundError:
-            return []
+    def _read(self, statement: str, *values: object) -> tuple[int, ...] | None:
+        """A row, if there is one."""
+        found: tuple[int, ...] | None = None
+        with suppress(FileNotFoundError):
+            found = self._reader.do(lambda db: db.execute(statement, values).fetchone(), make=False)
+        return found
 
     def _learn(self, db: sqlite3.Connection, lessons: Sequence[Lesson]) -> list[bool]:
         with db:
@@ -178,7 +181,6 @@ class _Changes:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA trusted_schema = OFF")
     db.execute(f"PRAGMA cache_size = -{_CACHE}")
     for table in _SETUP:
         db.execute(table)

@@ -9,6 +9,10 @@ another process, the next ones fail at once for `REST`, as mail goes on without 
 needs no lock of a writer. Rows whose time is over go a few at a time, with every write.
 
 When a time is over is told by clock.py, whose mark is a row of its own.
+
+In the home of a user anything may lie in the place of such a file, and views can give any number
+of rows of any size for one of the file. So there it has to hold the very tables that we make, none
+of its values is larger than ours, and no call takes long.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import EBUSY, EPERM
 from typing import TypeVar
@@ -30,6 +34,13 @@ WAIT = 0.2
 """Seconds that a call may wait for others."""
 REST = 2.0
 """Seconds for which nobody waits again, when somebody has waited in vain."""
+
+LONGEST = 2.0
+"""Seconds that a call may take besides, in a file that others could have put there."""
+LARGEST = 8 << 20
+"""Bytes of a value in such a file, or of a statement about it."""
+MOST_BYTES = 128 << 20
+"""Bytes of such a file."""
 
 NOTED = 60.0
 """Seconds after which a write notes what time it is."""
@@ -47,19 +58,21 @@ _CLEAN = "DELETE FROM state WHERE key IN (SELECT key FROM state WHERE until <= ?
 
 class File:
     """An SQLite file. `prepare` makes in it what is missing, when it is opened; `wait` is how many
-    seconds a call may wait for others. `private`: in a place where others could have put one."""
+    seconds a call may wait for others. `schema`: in a place where others could have put one, what
+    it is made with; it may have nothing else in it."""
 
     def __init__(
         self,
         path: str,
         prepare: Callable[[sqlite3.Connection], None],
         wait: float = WAIT,
-        private: bool = False,
+        schema: Sequence[str] = (),
     ) -> None:
         self._path = path
         self._prepare = prepare
         self._wait = wait
-        self._private = private
+        self._schema = {statement.replace("IF NOT EXISTS ", "") for statement in schema}
+        self._ends = 0.0
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -70,6 +83,7 @@ class File:
         until = time.monotonic() + self._wait
         if not self._lock.acquire(timeout=self._wait):
             raise OSError(EBUSY, "others are at it", self._path)
+        self._ends = time.monotonic() + self._wait + LONGEST
         try:
             return self._try(work, until, make)
         except (sqlite3.Error, ValueError) as error:
@@ -119,10 +133,12 @@ class File:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         else:
             os.lstat(self._path)
-        if self._private:
+        if self._schema:
             _claim(self._path)
         db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
+            if self._schema:
+                self._distrust(db)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             self._prepare(db)
@@ -130,6 +146,15 @@ class File:
             db.close()
             raise
         return db
+
+    def _distrust(self, db: sqlite3.Connection) -> None:
+        """Bound what a file can make us do that somebody else has written. Raises OSError."""
+        db.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
+        db.execute("PRAGMA trusted_schema = OFF")
+        for (statement,) in db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"):
+            if statement not in self._schema:
+                raise OSError(EPERM, "is no file of ours", self._path)
 
 
 def _inode(path: str) -> int:
@@ -148,16 +173,18 @@ def _claim(path: str) -> None:
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     about = os.lstat(path)
-    if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
+    ours = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
+    if not ours or about.st_size > MOST_BYTES:
         raise OSError(EPERM, "is no file of ours", path)
 
 
 class SqliteStore:
-    """See `Store`. `path` is the file; its folder is made when it is missing. `private`: see
-    `File`."""
+    """See `Store`. `path` is the file; its folder is made when it is missing. `private`: in a
+    place where others could have put one."""
 
     def __init__(self, path: str, *, private: bool = False) -> None:
-        self._file = File(path, self._prepare, private=private)
+        schema = (_TABLE, _INDEX) if private else ()
+        self._file = File(path, self._prepare, schema=schema)
         self._mark = clock.Mark("", 0.0, 0.0, 0.0)
 
     def get(self, key: str) -> str | None:

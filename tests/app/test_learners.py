@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from here import RAW, Here
 from redis_server import RedisServer
 
 from mdaflow.app.config import Config
@@ -14,6 +17,7 @@ from mdaflow.deliver.job import Job, Means
 from mdaflow.deliver.mailbox import parse_mailbox
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
+from mdaflow.scan.tokens import keys
 
 MAIL = Message(b"From: a@b\nSubject: x\n\nhello\n")
 
@@ -69,6 +73,19 @@ def test_folder_of_somebody_else(tmp_path: Path) -> None:
     os.chown(tmp_path / ".mdaflow", 65534, 65534)
     with pytest.raises(OSError, match="no folder of ours"):
         own_counts(str(tmp_path))
+
+
+@pytest.mark.parametrize("spam", ["NULL", "-30", "0"])
+def test_counts_that_are_none(here: Here, spam: str) -> None:
+    """Counts of a user that cannot be say nothing, and stop no mail."""
+    lessons = [(b"%d" % n, n % 2 == 0, keys(Message(RAW))) for n in range(60)]
+    with closing(own_counts(str(here.home))) as counts:
+        counts.learn(lessons)
+    with closing(sqlite3.connect(here.home / ".mdaflow/bayes.sqlite")) as db:
+        more = f"UPDATE tokens SET spam = {spam}, ham = -1"
+        db.executescript(f"{more}; UPDATE state SET spam = {spam}" if spam == "NULL" else more)
+    here.set('rule when spam.score > 3 { deliver to "spam" }')
+    assert here.send().ok
 
 
 def test_redis(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from redis_server import RedisServer
 
 from mdaflow.scan.bayes import Counts, MemoryCounts
+from mdaflow.store import sqlite
 from mdaflow.store.counts import Lesson, SqliteCounts
 
 KINDS = ["sqlite", "redis"]
@@ -194,6 +195,50 @@ def test_no_database(file: str) -> None:
     for ask in (counts.totals, lambda: counts.get([1]), lambda: counts.learn([lesson(1)])):
         with pytest.raises(OSError, match="not a database"):
             ask()
+
+
+@pytest.mark.parametrize("kind", ["view", "trigger", "table"])
+def test_other_schema(file: str, kind: str) -> None:
+    """A file in which there is anything else is none of ours: a view can give rows without end."""
+    SqliteCounts(file).learn([lesson(1)])
+    more = {
+        "view": "DROP TABLE state; CREATE VIEW state AS SELECT 30 AS spam, 30 AS ham",
+        "trigger": "CREATE TRIGGER t AFTER INSERT ON names BEGIN DELETE FROM tokens; END",
+        "table": "CREATE TABLE more (a)",
+    }
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(more[kind])
+    counts = SqliteCounts(file)
+    for ask in (counts.totals, lambda: counts.get([1]), lambda: counts.learn([lesson(2)])):
+        with pytest.raises(OSError, match="no file of ours"):
+            ask()
+
+
+def test_other_values(file: str) -> None:
+    """Whatever is in the place of numbers, numbers are what is read."""
+    SqliteCounts(file).learn([lesson(1)])
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript("UPDATE state SET spam = 'x', ham = X'00'; UPDATE tokens SET spam = 'x'")
+    assert SqliteCounts(file).totals() == (0, 0)
+    assert SqliteCounts(file).get([1]) == {1: (0, 0)}
+
+
+@pytest.mark.parametrize("what", ["count(*)", "zeroblob(9000000)"])
+def test_bounded_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Nothing that a file of others makes us do takes long, or much memory."""
+    monkeypatch.setattr(sqlite, "LONGEST", 0.1)
+    endless = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n FROM c)"
+    file = sqlite.File(str(tmp_path / "file"), lambda db: None, 0.1, ["CREATE TABLE a (b)"])
+    with closing(file), pytest.raises(OSError, match=r"interrupted|too big"):
+        file.do(lambda db: db.execute(f"{endless} SELECT {what} FROM c").fetchone())
+
+
+def test_huge_file(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is larger than any of ours is not opened."""
+    SqliteCounts(file).learn([lesson(1)])
+    monkeypatch.setattr(sqlite, "MOST_BYTES", 100)
+    with pytest.raises(OSError, match="no file of ours"):
+        SqliteCounts(file).totals()
 
 
 @contextmanager
