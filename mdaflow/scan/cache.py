@@ -6,7 +6,7 @@ its locks work.
 
 The file and its folder must be nobody's but ours to be written, and are never made by root for a
 user: who is somebody else looks only. As a user may have put anything in its place, no look takes
-longer than it may, and nothing of the file is run.
+longer than it may, no value is larger than ours, and nothing of the file is run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ WAIT = 0.2
 """Seconds to wait for other processes."""
 MAX_PAGES = 64 << 8
 """64 MiB of 4 KiB."""
+LARGEST = 64 << 10
+"""Bytes of a value."""
 
 _PRAGMAS = (
     *("trusted_schema = OFF", "synchronous = OFF", "cache_size = -2000"),
@@ -93,6 +95,7 @@ class CacheFile:
             check_same_thread=False,
         )
         try:
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
             db.set_progress_handler(lambda: time.monotonic() > self._until, 10_000)
             for pragma in _PRAGMAS:
                 db.execute(f"PRAGMA {pragma}")

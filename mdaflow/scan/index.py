@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ FRESH = 2.0
 """Seconds for which a change may have the time of the next one."""
 MAX_VALUES = 500
 """Values that are compared with a print."""
+AT_MOST = 1_000
+"""Messages that are dropped at once."""
 AT_ONCE = 20_000
 """Keys that are held in memory, so that they need not be looked up."""
 
@@ -97,7 +100,7 @@ class Index:
 
     def values(self, looks: Iterable[int]) -> set[int]:
         """The values of prints that are found under some numbers. Raises OSError."""
-        some = "SELECT value FROM prints WHERE look = ? LIMIT ?"
+        some = "SELECT CAST(value AS INT) FROM prints WHERE look = ? LIMIT ?"
         with self._looking() as db:
             if db is None:
                 return set()
@@ -158,6 +161,11 @@ class Index:
                 self._file.remove()
             self._tell(error)
             return None
+        except (struct.error, TypeError, ValueError) as error:  # nothing that we have written
+            self._stop()
+            self._file.remove()
+            self._tell(error)
+            return None
         finally:
             self._lock.release()
 
@@ -187,7 +195,8 @@ class Index:
             return
         (count,) = db.execute("SELECT count(*) FROM letters").fetchone()
         if count > self._most:
-            for key, prints in db.execute(_OLDEST, (count - self._most,)).fetchall():
+            over = min(count - self._most, AT_MOST)
+            for key, prints in db.execute(_OLDEST, (over,)).fetchall():
                 self._drop(db, key, prints)
         db.execute("COMMIT")
 
@@ -238,11 +247,20 @@ class Index:
 
     def _add(self, db: sqlite3.Connection, place: int, letter: Letter) -> None:
         if letter.raw is not None:
-            prints = list(dict.fromkeys(self._take(letter.raw)))
+            prints = self._prints(letter.raw)
             held = b"".join(pack("qq", *print) for print in prints)
             row = letter.key, place, letter.changed, held
             if self._write(db, "INSERT OR IGNORE INTO letters VALUES (?, ?, ?, ?)", *row):
                 db.executemany(_ADD, prints)  # else another process was faster
+
+    def _prints(self, raw: bytes) -> list[Print]:
+        """Those of a message. One that breaks `take` has none, so that it is not read again with
+        all mail that comes."""
+        try:
+            return list(dict.fromkeys(self._take(raw)))
+        except Exception:
+            log.exception("%s: a message has no prints", self._file.path)
+            return []
 
     def _sweep(self, db: sqlite3.Connection, place: int, met: Container[int]) -> Iterator[object]:
         """Drop what was not met in a place."""

@@ -344,6 +344,49 @@ def test_file_that_is_spoilt(what: str, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "UPDATE letters SET prints = x'00'",
+        "UPDATE letters SET prints = NULL",
+        "UPDATE letters SET prints = zeroblob(9000000)",
+        "UPDATE prints SET value = 'x' WHERE value <> 0",
+        "UPDATE places SET at = 'x', begun = 'x', version = ''",
+    ],
+)
+def test_other_values(spoil: str, tmp_path: Path) -> None:
+    """Whatever stands in a file in the place of our values, nobody stumbles over it."""
+    maildir(tmp_path / "Junk", SPAM, HAM)
+    refreshed(open_index(tmp_path)).close()
+    with closing(sqlite3.connect(tmp_path / "state/known")) as db:
+        db.executescript(spoil)
+    (tmp_path / "Junk/cur").mkdir(exist_ok=True)
+    for file in (tmp_path / "Junk").glob("*/*"):
+        file.unlink()
+    index = open_index(tmp_path)
+    for _ in range(3):
+        index.refresh(10.0)
+        assert found(index, LIKE) in {"", "alike"}
+
+
+def test_message_that_breaks_us(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is passed over, and the others count."""
+    maildir(tmp_path / "Junk", SPAM, HAM)
+
+    def take(raw: bytes) -> list[tuple[int, int]]:
+        if raw == HAM:
+            raise RecursionError("too deep")
+        return [(1, 0)]
+
+    folders = [Folder(str(tmp_path), ("Junk",))]
+    for _ in range(3):
+        index = Index(f"{tmp_path}/state/known", folders, take, most=10, head=1 << 20, pause=0.0)
+        assert index.refresh(10.0)
+        assert index.has([(1, 0)])
+        index.close()
+    assert caplog.text.count("too deep\n") == 1
+
+
 @pytest.mark.parametrize("what", ["link", "fifo", "hard"])
 def test_file_of_others(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is no file of ours is neither written nor believed, which is said once."""
