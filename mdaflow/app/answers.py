@@ -333,7 +333,7 @@ def _listed(answers: Answers, fact: Fact, about: About) -> Answer:
     if answers.dns is None:
         return None
     message = about.message or fact.message  # the same one, whoever asks: its time is bounded
-    found = answers.dns.listed(fact.arguments[0], message, fact.envelope)
+    found = answers.dns.listed(fact.arguments[0], message, fact.envelope, owner=fact.owner)
     return None if found is None else [found]
 
 

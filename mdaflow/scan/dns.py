@@ -9,6 +9,9 @@ is left in peace for `REST`, so that it does not delay all mail (P42).
 Nothing is asked about addresses that are not public, and at most `MAX_DOMAINS` of a message, the
 first and the last ones. Who asks lists tells them from whom mail comes: nothing is asked unless it
 is configured.
+
+Users may ask lists of their choice. So the time for these is apart: it is not taken from that for
+the site, and no list has to rest because it had only what was left of it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from .resolver import Addresses, Resolver
 
 SECONDS = 2.0
 MAX_SECONDS = 5.0
-"""Seconds that all questions about a message may take, whoever says more (P42)."""
+"""Seconds that all questions of the site about a message may take, whoever says more (P42); and all
+of users."""
 REST = 30.0
 """Seconds for which nobody asks a list that did not answer."""
 MAX_RESTING = 1_000
@@ -58,7 +62,7 @@ class Dns:
         self._seconds = min(seconds, MAX_SECONDS)
         self._resolver = Resolver(nameservers)
         self._resting: OrderedDict[str, float] = OrderedDict()
-        self._spent: WeakKeyDictionary[Message, float] = WeakKeyDictionary()
+        self._spent = {owner: WeakKeyDictionary[Message, float]() for owner in ("site", "user")}
 
     def hits(
         self, message: Message, envelope: Envelope, seconds: float = MAX_SECONDS
@@ -84,22 +88,34 @@ class Dns:
         return tuple(found.values())
 
     def listed(
-        self, zone: str, message: Message, envelope: Envelope, seconds: float = MAX_SECONDS
+        self,
+        zone: str,
+        message: Message,
+        envelope: Envelope,
+        seconds: float = MAX_SECONDS,
+        *,
+        owner: str = "site",
     ) -> bool | None:
-        """Is the client in a list of addresses? None when nobody can tell. Never raises."""
+        """Is the client in a list of addresses? None when nobody can tell. `owner` is whose rules
+        ask. Never raises."""
         ip, zone = _reversed(_client_ip(message, envelope)), ascii_host(zone)
         if not zone:
             return None
         if not ip:  # nobody lists what is not public
             return False
-        found = self._ask(message, [(ip, zone)], seconds)
+        found = self._ask(message, [(ip, zone)], seconds, owner)
         return bool(found[ip, zone]) if found else None
 
     def _ask(
-        self, message: Message, asked: list[tuple[str, str]], seconds: float
+        self,
+        message: Message,
+        asked: list[tuple[str, str]],
+        seconds: float,
+        owner: str = "site",
     ) -> dict[tuple[str, str], str]:
         """What the lists say of names in zones: a code, or empty for nothing."""
-        now, spent = time.monotonic(), self._spent.get(message, 0.0)
+        of_owner = self._spent["site" if owner == "site" else "user"]
+        now, spent = time.monotonic(), of_owner.get(message, 0.0)
         seconds = min(seconds, self._seconds, MAX_SECONDS - spent)
         names = {
             f"{what}.{zone}": (what, zone)
@@ -110,9 +126,9 @@ class Dns:
             return {}
         found = self._resolver.addresses(list(names), seconds)
         for name, (_, zone) in names.items():
-            if name not in found:
+            if name not in found and seconds >= self._seconds:
                 self._let_rest(zone)
-        self._spent[message] = spent + time.monotonic() - now
+        of_owner[message] = spent + time.monotonic() - now
         return {names[name]: _code(addresses) for name, addresses in found.items()}
 
     def _let_rest(self, zone: str) -> None:

@@ -42,7 +42,8 @@ class Lists:
         self.said = said
         self.messages: list[Message] = []
 
-    def listed(self, zone: str, message: Message, envelope: Envelope) -> bool | None:
+    def listed(self, zone: str, message: Message, envelope: Envelope, *, owner: str) -> bool | None:
+        assert owner == "user"
         self.messages.append(message)
         return self.said[zone]
 

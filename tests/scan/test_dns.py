@@ -196,6 +196,24 @@ def test_time_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits[3:] == [2.0]
 
 
+def test_users_do_not_take_from_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lists a user asks, and how slow they are, the site's are asked as before."""
+    now, waits = [0.0], list[tuple[str, float]]()
+
+    def slow(self: Resolver, names: Any, seconds: float) -> dict[str, Any]:
+        waits.append((names[0].split(".")[-2], round(seconds, 2)))
+        now[0] += min(seconds, 1.9)
+        return {}
+
+    monkeypatch.setattr(Resolver, "addresses", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    dns = Dns({"zen.example": "zen"}, {}, ["127.0.0.1:9"], seconds=2.0)
+    for zone in ("z1.example", "z2.example", "zen.example"):
+        assert dns.listed(zone, BODY, envelope(), owner="user") is None
+    dns.hits(BODY, envelope())
+    assert waits == [("z1", 2.0), ("z2", 2.0), ("zen", 1.2), ("zen", 2.0)]
+
+
 def test_list_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that was silent is asked again after a while; the others go on."""
     with FakeDNS({LISTED: "silence", "bad.co.uk.dbl.example": "127.0.1.2"}) as server:
