@@ -29,6 +29,7 @@ MAX_MESSAGE = 8 << 20
 DEEPEST = 16
 """Folders in folders."""
 STDIN = "-"
+BROKEN_OFF = "who reads the messages has broken off"
 
 _LINE = 64 << 10
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -60,11 +61,13 @@ def collect_aside(paths: Sequence[str]) -> Iterator[Found]:
         stream.flush()  # or the child writes it, too
     pid = os.fork()
     if pid == 0:
+        code = os.EX_SOFTWARE
         try:
             os.close(source)
             _send(paths, target)
+            code = os.EX_OK
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(target)
     return _received(source, pid)
 
@@ -92,9 +95,11 @@ def _received(source: int, pid: int) -> Iterator[Found]:
                 message = None if length is None else Message(pipe.read(min(length, _MOST)))
                 yield Found(path, message, size, trouble)
     except ValueError as error:
-        raise OSError(errno.EIO, "who reads the messages has broken off") from error
+        raise OSError(errno.EIO, BROKEN_OFF) from error
     finally:
-        os.waitpid(pid, 0)
+        _, ended = os.waitpid(pid, 0)
+    if ended:  # whose files they are can kill it
+        raise OSError(errno.EIO, BROKEN_OFF)
 
 
 def files(path: str, depth: int = 0) -> Iterator[str]:

@@ -186,8 +186,9 @@ def _moved(user: User | None, *, junk: str, as_json: bool) -> int:
             mailbox, marks = parse_mailbox(user.mailbox, user.home), own_marks(user.home)
             for spam, one in learn_moved(mailbox, counts, marks, junk, time.time()):
                 done["spam" if spam else "ham"] += one.new
-    except TempFail as error:  # one mailbox does not stop the others
-        say(escaped(f"mdaflow: {error}"), err=True)
+    except Exception as error:  # one mailbox does not stop the others, whatever is in it
+        who = "" if isinstance(error, TempFail) else f"{user.address}: "
+        say(escaped(f"mdaflow: {who}{str(error) or type(error).__name__}"), err=True)
         return EX_TEMPFAIL
     if as_json:
         click.echo(json.dumps({"user": user.address, **done}))

@@ -18,7 +18,8 @@ from need import need
 from test_commands import PROGRAM, Home, home, unprivileged  # noqa: F401 - fixtures
 
 from mdaflow.app import collection
-from mdaflow.app.collection import Found, collect
+from mdaflow.app.collection import Found, collect, collect_aside
+from mdaflow.app.learn import own_marks
 
 
 def mail(n: int, body: str = "Buy cheap pills") -> bytes:
@@ -167,6 +168,19 @@ def test_collect_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [one.message.size < 70_000 for one in found if one.message] == [True, True]
 
 
+def test_reader_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose files root reads can kill who reads them: that is not the end of the messages."""
+
+    def collected(paths: object) -> Iterator[Found]:
+        yield Found("one", None, 0, "unread")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(collection, "collect", collected)
+    found = collect_aside([])
+    with pytest.raises(OSError, match="broken off"):
+        list(found)
+
+
 def test_gone_meanwhile(tmp_path: Path) -> None:
     """A message that its user reads or deletes while we look is none."""
     for name in ("a", "b"):
@@ -216,12 +230,16 @@ def test_moved_all(junk: Home) -> None:
         for n in (1, 2):
             junk.write(f"mail/example.org/{name}/Maildir/.Junk/cur/{n}", mail(n))
     junk.write("mail/example.org/cid/.mdaflow", "no folder")
+    (junk.path / "mail/example.org/bob").mkdir()
+    with closing(own_marks(str(junk.path / "mail/example.org/bob"))) as marks:
+        marks.put("moved pass", "no time")
     done = junk.call("learn", "--moved", "--all", "--config", junk.config())
     assert done.returncode == 75
     assert sorted(done.stdout.decode().splitlines()) == [
         f"{name}@example.org: 2 learned as spam, 0 as ham" for name in ("ann", "eve")
     ]
     assert b"no folder of ours" in done.stderr
+    assert b"bob@example.org: could not convert" in done.stderr
 
 
 def running(home: Home, *arguments: str) -> subprocess.Popen[bytes]:  # noqa: F811
