@@ -93,7 +93,7 @@ def site_counts(config: Config, *, patient: bool = False) -> Counts:
 def own_counts(home: str, *, patient: bool = False) -> Counts:
     """What the user has learned whose home it is. Raises OSError when there is no home, or when
     its folder `.mdaflow` is not ours."""
-    return _counts(_own(home, FILE), patient)
+    return _counts(_own(home, FILE), patient, many=not patient)
 
 
 def own_marks(home: str) -> Store:
@@ -114,11 +114,11 @@ def _own(home: str, name: str) -> str:
     return os.path.join(folder, name)
 
 
-def _counts(path: str, patient: bool) -> Counts:
+def _counts(path: str, patient: bool, *, many: bool = False) -> Counts:
     from mdaflow.store.counts import SqliteCounts
     from mdaflow.store.sqlite import WAIT
 
-    return SqliteCounts(path, wait=PATIENCE if patient else WAIT, bulk=patient)
+    return SqliteCounts(path, wait=PATIENCE if patient else WAIT, bulk=patient, many=many)
 
 
 def teacher(config: Config) -> Teach | None:

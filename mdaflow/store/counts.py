@@ -27,6 +27,7 @@ WORTH = 2_000
 """By how many messages a token seems younger for each one that it was in."""
 
 _CACHE = 16 << 10  # KiB of the file that a connection keeps in memory
+_CACHE_OF_MANY = 1 << 10
 _BULK = 8_000  # pages of 4 KiB that are written before the disk is waited for; else 1,000
 _SLICE = 8_000  # tokens that are looked at for those that have to go: a quarter of them
 _SMALLEST = -(2**63)
@@ -38,6 +39,8 @@ _SETUP = (
 _FIRST = "INSERT INTO state SELECT 0, 0, 0, 0, ? WHERE NOT EXISTS (SELECT 1 FROM state)"
 RECENT = 50_000
 """Tokens whose counts are kept in memory."""
+RECENT_OF_MANY = 5_000
+"""The same where many files are open: those of some messages."""
 _GET = """SELECT tokens.key, CAST(spam AS INT), CAST(ham AS INT)
 FROM json_each(?) AS asked CROSS JOIN tokens ON tokens.key = asked.value"""
 _PUT = "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)"
@@ -57,7 +60,8 @@ class SqliteCounts:
 
     `path` is the file, which the first message that is learned makes; `most` tokens and names are
     kept; `wait` is how many seconds a call may wait for others; `bulk`: much is learned, and the
-    disk is waited for less often. All calls raise OSError.
+    disk is waited for less often; `many`: so many files are open that each has little memory. All
+    calls raise OSError.
     """
 
     def __init__(
@@ -67,11 +71,14 @@ class SqliteCounts:
         names: int = MOST_NAMES,
         wait: float = WAIT,
         bulk: bool = False,
+        many: bool = False,
     ) -> None:
         self._most = most
         self._names = names
-        self._reader = File(path, _prepare, wait, _SETUP)
-        self._writer = File(path, _prepare_much if bulk else _prepare, wait, _SETUP)
+        self._most_recent = RECENT_OF_MANY if many else RECENT
+        prepare = _prepare_one_of_many if many else _prepare
+        self._reader = File(path, prepare, wait, _SETUP)
+        self._writer = File(path, _prepare_much if bulk else prepare, wait, _SETUP)
         self._recent: dict[int, Pair | None] = {}
         """What was read of the file lately: most words of mail are in other mail, too."""
         self._version: tuple[sqlite3.Connection, int] | None = None
@@ -92,7 +99,7 @@ class SqliteCounts:
     def _look(self, db: sqlite3.Connection, keys: Sequence[int]) -> dict[int, Pair]:
         """The counts of those that are known; only what is not known lately is read."""
         version = db, db.execute("PRAGMA data_version").fetchone()[0]  # others' commits change it
-        if version != self._version or len(self._recent) > RECENT:
+        if version != self._version or len(self._recent) > self._most_recent:
             self._version, self._recent = version, {}
         recent = self._recent
         missing = [key for key in keys if key not in recent]
@@ -180,12 +187,16 @@ class _Changes:
         return more
 
 
-def _prepare(db: sqlite3.Connection) -> None:
-    db.execute(f"PRAGMA cache_size = -{_CACHE}")
+def _prepare(db: sqlite3.Connection, cache: int = _CACHE) -> None:
+    db.execute(f"PRAGMA cache_size = -{cache}")
     for table in _SETUP:
         db.execute(table)
     if db.execute("SELECT 1 FROM state").fetchone() is None:
         db.execute(_FIRST, (_SMALLEST,))
+
+
+def _prepare_one_of_many(db: sqlite3.Connection) -> None:
+    _prepare(db, _CACHE_OF_MANY)
 
 
 def _prepare_much(db: sqlite3.Connection) -> None:

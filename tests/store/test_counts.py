@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -239,6 +240,22 @@ def test_huge_file(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "MOST_BYTES", 100)
     with pytest.raises(OSError, match="no file of ours"):
         SqliteCounts(file).totals()
+
+
+def test_one_of_many(file: str) -> None:
+    """Where the files of many users are open, each takes little memory, and tells the same."""
+    keys = [number(n) for n in range(30_000)]
+    pieces = [keys[n : n + 1000] for n in range(0, len(keys), 1000)]
+    SqliteCounts(file, bulk=True).learn([(b"%d" % n, True, of) for n, of in enumerate(pieces)])
+    tracemalloc.start()
+    try:
+        with closing(SqliteCounts(file, many=True)) as counts:
+            before, _ = tracemalloc.get_traced_memory()
+            assert all(counts.get(of) == dict.fromkeys(of, (1, 0)) for of in pieces * 2)
+            after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_500_000
 
 
 @contextmanager
