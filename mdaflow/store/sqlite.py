@@ -40,7 +40,7 @@ LONGEST = 2.0
 LARGEST = 8 << 20
 """Bytes of a value in such a file, or of a statement about it."""
 MOST_BYTES = 128 << 20
-"""Bytes of such a file."""
+"""Bytes of such a file; we make it half as large at most."""
 
 NOTED = 60.0
 """Seconds after which a write notes what time it is."""
@@ -152,6 +152,7 @@ class File:
         db.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
         db.execute("PRAGMA trusted_schema = OFF")
+        db.execute(f"PRAGMA max_page_count = {MOST_BYTES // 2 // 4096}")
         for (statement,) in db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"):
             if statement not in self._schema:
                 raise OSError(EPERM, "is no file of ours", self._path)

@@ -202,6 +202,18 @@ def test_unusable(file: str, spoil: str) -> None:
         assert store.get("a") == "1"
 
 
+def test_bounded(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store keeps for one user does not grow for ever; what it has can be read."""
+    monkeypatch.setattr(sqlite, "MOST_BYTES", 1 << 20)
+    store = SqliteStore(file, private=True)
+    with pytest.raises(OSError, match="full"):
+        [store.put(f"key {n}", "x" * 4000) for n in range(1000)]
+    assert store.get("key 0") == "x" * 4000
+    store.close()
+    assert Path(file).stat().st_size <= 1 << 19
+    assert SqliteStore(file, private=True).get("key 0") == "x" * 4000
+
+
 @contextmanager
 def locked(file: str) -> Iterator[None]:
     """Meanwhile somebody writes and comes to no end."""
