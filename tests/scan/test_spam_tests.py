@@ -414,6 +414,14 @@ def test_a_plain_letter_meets_nothing() -> None:
     assert own_hits(*DEFAULT, OUR, TABLE) == []
 
 
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "192.168.1.7", "fd00::7"])
+def test_our_own_machines_may_call_themselves_what_they_like(ip: str) -> None:
+    """A program on this machine says our name in HELO, one in our network has no domain."""
+    for helo in ("mx.example.org", "pc17", "localhost"):
+        message, envelope = mail(Received="", client=Client(ip, "", helo))
+        assert own_hits(message, envelope, OUR, TABLE) == []
+
+
 def test_weights_of_zero_are_not_even_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that is switched off is not made."""
     asked: list[str] = []

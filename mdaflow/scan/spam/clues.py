@@ -23,7 +23,7 @@ from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.html import text_of_html
 from mdaflow.mail.message import Message
 
-from .hops import first_outside
+from .hops import first_outside, is_private
 from .links import Url, site, urls_in
 from .markup import Markup, read_markup
 from .phrases import heard
@@ -147,9 +147,14 @@ class Clues:
 
     @cached_property
     def client(self) -> Client:
-        """Who gave the message to our side, or to whoever forwards to us."""
-        if self.envelope.client.ip:
-            return self.envelope.client
+        """Who gave the message to our side, or to whoever forwards to us.
+
+        A client with a private address is one of our own machines, which say in HELO what they
+        like: a filter, a relay, a program that sends mail.
+        """
+        given = self.envelope.client
+        if given.ip and not is_private(given.ip):
+            return given
         return first_outside(self.hops) or NOBODY
 
     @cached_property

@@ -22,10 +22,15 @@ _HELO = re.compile(r"helo[= ](\S{1,255})", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})+\.?(?![\w.])")
 
 
+def is_private(address: str) -> bool:
+    """Nobody outside has this IP address."""
+    return _PRIVATE.match(address) is not None
+
+
 def first_outside(hops: Sequence[str]) -> Client | None:
     """The client of the topmost hop that came from outside; None when none can be read."""
     found = (client_of(hop) for hop in hops[:6])
-    return next((client for client in found if client and not _PRIVATE.match(client.ip)), None)
+    return next((client for client in found if client and not is_private(client.ip)), None)
 
 
 def client_of(hop: str) -> Client | None:

@@ -106,8 +106,12 @@ def _bad_sender(c: Clues) -> bool:
 
 
 def _bad_host(c: Clues) -> bool:
-    client, bad = c.client, c.our.bad_hosts
-    return client.ip in bad or any(within(bad, name) for name in (client.name, client.helo) if name)
+    bad = c.our.bad_hosts
+    for client in (c.client, c.envelope.client):  # the second may be one of our own machines
+        called = (client.name, client.helo)
+        if client.ip in bad or any(within(bad, name) for name in called if name):
+            return True
+    return False
 
 
 def _forged_self(c: Clues) -> bool:
