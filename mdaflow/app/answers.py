@@ -98,6 +98,11 @@ class Asking:
         """Has somebody asked what scanners say?"""
         return bool(self._about.told)
 
+    @property
+    def put_off(self) -> TempFail | None:
+        """Why the message would be put off if it were really delivered, by what was asked."""
+        return self._about.told.get(verdicts.PUT_OFF)
+
     def seen(self, message: Message, envelope: Envelope) -> verdicts.Seen:
         """What scanners say of the message, whatever was asked. Raises TempFail."""
         return verdicts.seen(self._answers, Fact("", message, envelope), self._about)

@@ -24,6 +24,9 @@ from .scanning import OWN, Post, Scanning, names
 if TYPE_CHECKING:
     from .answers import About, Answer, Answers
 
+PUT_OFF = "put off"
+"""Where it is noted in `About.told` why a message would be put off."""
+
 _Provider = Callable[["Answers", Fact, "About"], "Answer"]
 
 
@@ -37,8 +40,8 @@ def _verdict(answers: Answers, looks_for: str, fact: Fact, about: About) -> Verd
         scanning, message = answers.scanning, _message(fact, about)
         found = scanning.reports(looks_for, message, fact.envelope, spared=about.spared)
         verdict = combined(names(found)) if found else None
-        if about.really and not (verdict and verdict.viruses):
-            _refuse(found)
+        if not (verdict and verdict.viruses):
+            _refuse(found, about)
         told[looks_for] = verdict
     verdict = told[looks_for]
     assert verdict is None or isinstance(verdict, Verdict)
@@ -50,11 +53,17 @@ def _message(fact: Fact, about: About) -> Message:
     return about.message or fact.message
 
 
-def _refuse(found: Sequence[tuple[Post, Report]]) -> None:
-    """Put mail off that a scanner could not look at, if it is one on which it depends."""
+def _refuse(found: Sequence[tuple[Post, Report]], about: About) -> None:
+    """Put mail off that a scanner could not look at, if it is one on which it depends.
+
+    When nothing is really delivered it is noted, so that whoever tries can be told.
+    """
     for post, report in found:
         if report.unscanned and post.on_error == "defer":
-            raise TempFail(UNSCANNED, f"{post.name}: {report.unscanned}")
+            error = TempFail(UNSCANNED, f"{post.name}: {report.unscanned}")
+            if about.really:
+                raise error
+            about.told.setdefault(PUT_OFF, error)
 
 
 def _of_viruses(get: Callable[[Verdict], Answer]) -> _Provider:
@@ -88,8 +97,7 @@ def _finding(answers: Answers, fact: Fact, about: About) -> Answer:
     report = answers.scanning.report(
         post, _message(fact, about), fact.envelope, spared=about.spared
     )
-    if about.really:
-        _refuse([(post, report)])
+    _refuse([(post, report)], about)
     return None if report.unscanned else list(report.findings.get(name, ()))
 
 

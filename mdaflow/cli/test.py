@@ -23,6 +23,7 @@ from mdaflow import (
     Site,
     SourceError,
     Stage,
+    TempFail,
     User,
     compile_file,
     decide,
@@ -175,8 +176,9 @@ def _try(trial: _Trial, recipient: str) -> int:
     about = envelope(_sender(trial.sender, mail), recipient, trial.original)
     asking = here.answers.about(whose, really=False, message=mail)
     decided = _decide(here, programs, mail, about, whose, trial.given, trial.offline, asking)
+    put_off = asking.put_off  # by the rules: --scan may ask more
     seen = asking.seen(mail, about) if trial.scan or asking.asked else None
-    say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient, seen))
+    say((_as_json if trial.as_json else _as_tree)(decided, mail, recipient, seen, put_off))
     if trial.execute:
         from mdaflow.app.pipeline import deliver_message
 
@@ -296,14 +298,16 @@ def _paint(text: str, style: str) -> str:
     return f"\x1b[{style}m{text}\x1b[0m"
 
 
-def _as_tree(decided: Plan, mail: Message, recipient: str, seen: Seen | None) -> str:
+def _as_tree(
+    decided: Plan, mail: Message, recipient: str, seen: Seen | None, put_off: TempFail | None
+) -> str:
     lines = [_paint(recipient, "1") + f"  {mail.size:,} bytes"]
     rows = [(event, "  " * event.depth + event.text) for event in decided.trace]
     width = min(72, max((len(text) for _, text in rows), default=0))
     places = max((len(event.span.short) for event, _ in rows), default=0)
     lines += [_row(event, text, places, width) for event, text in rows]
     lines += [f"  error: {error}" for error in decided.errors]
-    lines += [_paint(f"  => {line}", "1") for line in _conclusion(decided)]
+    lines += [_paint(f"  => {line}", "1") for line in _conclusion(decided, put_off)]
     lines += _scanned(seen) if seen is not None else []
     return "\n".join(lines)
 
@@ -323,7 +327,10 @@ def _clean(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _conclusion(decided: Plan) -> list[str]:
+def _conclusion(decided: Plan, put_off: TempFail | None) -> list[str]:
+    """What becomes of the message; until a scanner can say nothing does."""
+    if put_off is not None:
+        return [f"put off: {put_off.status}  ({_clean(str(put_off))})"]
     lines = []
     for action in decided.actions:
         why = f'rule "{_clean(action.rule)}", ' if action.rule else ""
@@ -344,7 +351,9 @@ def _scanned(seen: Seen) -> list[str]:
     return lines
 
 
-def _as_json(decided: Plan, mail: Message, recipient: str, seen: Seen | None) -> str:
+def _as_json(
+    decided: Plan, mail: Message, recipient: str, seen: Seen | None, put_off: TempFail | None
+) -> str:
     said: dict[str, object] = {}
     if seen is not None and seen.virus:
         said["virus"] = {"status": seen.virus}
@@ -358,12 +367,12 @@ def _as_json(decided: Plan, mail: Message, recipient: str, seen: Seen | None) ->
     return json.dumps(
         {
             "recipient": recipient,
-            "outcome": decided.outcome,
-            "actions": [_plain(action) for action in decided.actions],
-            "implicit_keep": decided.implicit_keep,
+            "outcome": "deferred" if put_off else decided.outcome,
+            "actions": [] if put_off else [_plain(action) for action in decided.actions],
+            "implicit_keep": decided.implicit_keep and not put_off,
             "message": {"size": mail.size, "header_edits": list(decided.edits)},
             "trace": [_JSON_EVENTS[event.kind](event) for event in decided.trace],
-            "errors": list(decided.errors),
+            "errors": [*decided.errors, *([str(put_off)] if put_off else ())],
             **said,
         },
         ensure_ascii=False,

@@ -464,3 +464,21 @@ def test_state_of_who_may_not_write_to_the_site(unprivileged: Home) -> None:
         unprivileged.call("deliver", "--config", config, stdin=MAIL).check_returncode()
     assert len(list((unprivileged.path / "Maildir/new").iterdir())) == 1
     assert (unprivileged.path / ".mdaflow/state/state.sqlite").exists()
+
+
+def test_scanner_that_is_down(unprivileged: Home) -> None:
+    """What a server would put off is shown so, and not as delivered."""
+    scanners = [{"clamd": [f"unix:{unprivileged.path}/none"]}]
+    arguments = ("test", "-r", "bob@example.org", unprivileged.mail, "--config")
+    config = unprivileged.config(scanners=scanners, quarantine=str(unprivileged.path))
+    said = unprivileged.call(*arguments, config).stdout.decode()
+    assert "  => put off: 451 4.7.1 Content cannot be checked now, try again later  (" in said
+    assert "=> deliver" not in said
+    told = json.loads(unprivileged.call(*arguments, config, "--json").stdout)
+    assert (told["outcome"], told["actions"], told["implicit_keep"]) == ("deferred", [], False)
+    assert told["errors"][0].startswith("clamd: unix:")
+    given = unprivileged.call(*arguments, config, "--given", "virus.found=false").stdout
+    assert b'=> deliver to "INBOX"' in given
+    scanners[0]["on_error"] = "deliver-tagged"  # type: ignore[assignment]
+    config = unprivileged.config(scanners=scanners, quarantine=str(unprivileged.path))
+    assert b'=> deliver to "INBOX"' in unprivileged.call(*arguments, config).stdout
