@@ -7,7 +7,9 @@ pass before:
   found it to be spam (`X-Spam-Flag`, `X-Spam-Status`): then nobody has moved it. Either way it is
   remembered for 90 days that it was there;
 - in any other folder, a message of which that is remembered is learned as ham, and no longer
-  remembered. Folders for what is deleted, written or sent do not count.
+  remembered. Folders for what is deleted, written or sent do not count, nor does the folder in
+  which it was remembered: with another setting that one is no longer for spam, and nobody has
+  moved what is in it.
 
 The first pass only looks into the folder for spam. A folder in which nothing changed is not read.
 What a user has moved is learned for that user.
@@ -59,10 +61,10 @@ def learn_moved(
         except FileNotFoundError:  # nothing was delivered yet
             return
         stack.callback(os.close, root)
-        yield from _in_junk(_came(root, spam, last - SLACK), counts, store)
+        yield from _in_junk(_came(root, spam, last - SLACK), spam, counts, store)
         for folder in folders(root) if last else ():
             if _counts(folder, spam):
-                yield from _elsewhere(_came(root, folder, last - SLACK), counts, store)
+                yield from _elsewhere(_came(root, folder, last - SLACK), folder, counts, store)
     store.put(_LAST, str(now))
 
 
@@ -73,7 +75,7 @@ def _counts(folder: str, spam: str) -> bool:
 
 
 def _in_junk(
-    messages: Iterator[tuple[str, Message]], counts: Counts, store: Store
+    messages: Iterator[tuple[str, Message]], spam: str, counts: Counts, store: Store
 ) -> Iterator[tuple[bool, Learned]]:
     for path, message in messages:
         key = _key(message)
@@ -81,15 +83,15 @@ def _in_junk(
             if not _marked(message) or counts.class_of(name_of(message)) is False:
                 [new] = counts.learn([lesson(message, True)])
                 yield True, Learned(path, message.size, new)
-            store.put(key, "1", REMEMBERED)
+            store.put(key, spam, REMEMBERED)
 
 
 def _elsewhere(
-    messages: Iterator[tuple[str, Message]], counts: Counts, store: Store
+    messages: Iterator[tuple[str, Message]], folder: str, counts: Counts, store: Store
 ) -> Iterator[tuple[bool, Learned]]:
     for path, message in messages:
         key = _key(message)
-        if store.get(key) is not None:
+        if store.get(key) not in (None, folder):
             [new] = counts.learn([lesson(message, False)])
             yield False, Learned(path, message.size, new)
             store.put(key, "", 0.0)

@@ -82,6 +82,8 @@ def command(
         raise click.UsageError("--moved takes no messages, and is for users")
     if everybody and not moved:
         raise click.UsageError("--all is for --moved")
+    if moved and not (names or everybody) and os.geteuid() == 0:  # who has no mail
+        raise click.UsageError("say -u USER or --all")
     if moved:
         do: Do = partial(_moved, junk=junk or settings.spam.junk[0], as_json=as_json)
         return _watched(lambda: _for_users(settings, names, everybody, do), again=watch)

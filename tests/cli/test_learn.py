@@ -224,6 +224,29 @@ def test_moved(junk: Home) -> None:
     assert totals(junk.path / ".mdaflow/bayes.sqlite") == (2, 1)
 
 
+def test_other_folder_for_spam(junk: Home) -> None:
+    """What stays where it was is not moved out of Junk because Junk has another name now."""
+    assert moved(junk) == (1, 0)
+    maildir = junk.path / "Maildir"
+    (maildir / ".Junk/new/2").rename(maildir / ".Junk/cur/2:2,S")  # it was looked at
+    said = learn(junk, "--moved", "--junk", "Spam")
+    assert (said["spam"], said["ham"]) == (0, 0)
+    (maildir / ".Junk/cur/2:2,S").rename(maildir / "cur/2:2,S")
+    said = learn(junk, "--moved", "--junk", "Spam")
+    assert (said["spam"], said["ham"]) == (0, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_moved_as_root(junk: Home) -> None:
+    """Root has no mail, and has to say whose."""
+    call = [PROGRAM, "learn", "--moved", "--config", junk.config()]
+    for path in (junk.path, *junk.path.rglob("*")):
+        os.lchown(path, 0, 0)
+    done = subprocess.run(call, capture_output=True, check=False)
+    assert done.returncode == 64
+    assert b"say -u USER or --all" in done.stderr
+
+
 def test_moved_all(junk: Home) -> None:
     """All users of the site are gone through; one whose mailbox is broken stops nobody."""
     for name in ("ann", "eve"):
