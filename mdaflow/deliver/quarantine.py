@@ -34,6 +34,7 @@ ENVELOPES = "envelopes"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST = 200  # bytes of a file name; there is room for a suffix
 _MOST_WHY = 1000  # characters
+_MOST_LOGGED = 200  # of them
 _UNSAFE = re.compile(rb"[^A-Za-z0-9@+=_.-]|\A\.")
 
 
@@ -59,7 +60,7 @@ def prepare(job: Job, action: Action) -> Prepared:
     except BaseException:
         note.remove()
         raise
-    return _Quarantined(message, note)
+    return _Quarantined(message, note, action.text)
 
 
 def component(text: str) -> str:
@@ -123,9 +124,8 @@ class _Note:
 class _Quarantined:
     """A message and its envelope."""
 
-    where = "quarantine"
-
-    def __init__(self, message: Prepared, note: _Note) -> None:
+    def __init__(self, message: Prepared, note: _Note, why: str) -> None:
+        self.where = f"quarantine: {why[:_MOST_LOGGED]}" if why else "quarantine"
         self._message = message
         self._note = note
 

@@ -318,7 +318,7 @@ CASES = {
         'if not command ["/nowhere/x"] succeeds { discard }',
     ),
     "quarantine": Case(
-        "250 2.0.0 ID Quarantined", "quarantined", "quarantine", {}, 'quarantine "odd"'
+        "250 2.0.0 ID Quarantined", "quarantined", "quarantine: odd", {}, 'quarantine "odd"'
     ),
     "reply": Case(
         STORED + "INBOX",

@@ -434,7 +434,7 @@ def test_committed_and_done(worker: Worker) -> None:
         frames.send(["fence"])
         frames.receive(10)
         frames.send(["commit", 2])
-        assert frames.receive(10).value == ["ok", ["quarantine", None]]
+        assert frames.receive(10).value == ["ok", ["quarantine: why", None]]
         frames.send(["commit", 2])
 
     with pytest.raises(TempFail):

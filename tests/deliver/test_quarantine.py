@@ -74,7 +74,7 @@ def test_message_and_envelope(root: Path) -> None:
     """The message is in the recipient's Maildir, and its first line names its envelope."""
     prepared = quarantine.prepare(job(root), ACTION)
     prepared.commit()
-    assert prepared.where == "quarantine"
+    assert prepared.where == "quarantine: virus"
     [message] = files(root, "bob@example.org/new/*")
     [note] = files(root, "bob@example.org/envelopes/*")
     first, _, rest = message.read_bytes().partition(b"\n")
