@@ -54,7 +54,7 @@ def find_user(site: Site, address: str) -> User:
         address = f"{address}@{site.hostname}"
     user = site.router.find_user(address)
     if user is None:
-        raise PermFail(UNKNOWN_USER)
+        raise PermFail(UNKNOWN_USER, f"{UNKNOWN_USER.text}: {address}")
     return user
 
 

@@ -164,7 +164,7 @@ def _try(trial: _Trial, recipient: str) -> int:
     try:
         whose = _user(here, trial.user, recipient, trial.named, bool(tried))
     except PermFail as error:
-        why = f" ({error})" if str(error) != error.status.text else ""
+        why = "" if str(error).startswith(error.status.text) else f" ({error})"
         click.echo(f"<{recipient}>: refused at RCPT: {error.status}{why}", err=True)
         return exit_code(error)
     if trial.each:

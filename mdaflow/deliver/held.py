@@ -164,7 +164,9 @@ def chosen(names: Collection[tuple[str, Held]], said: str) -> Held:
     exact = [each for name, each in found if name == said]
     if len(exact) == 1:
         return exact[0]
-    if len(said) < SHORTEST or not found:
+    if len(said) < SHORTEST and said:
+        raise NotHeld(f"{said!r} is too short: say {SHORTEST} characters of the name or more")
+    if not said or not found:
         raise NotHeld(f"{said!r}: no message in quarantine is called so")
     if len(found) > 1:
         several = ", ".join(sorted(name for name, _ in found)[:10])

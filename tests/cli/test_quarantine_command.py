@@ -201,7 +201,7 @@ def test_release_that_fails(site: Site) -> None:
     (site.home.path / "mail/example.org/ann").rename(site.home.path / "aside")
     done = site.call("release", gone, here)
     assert done.returncode == 67
-    assert done.stderr.decode() == f"mdaflow: {gone}: No such user here\n"
+    assert done.stderr.decode() == f"mdaflow: {gone}: No such user here: ann@example.org\n"
     assert site.names == [gone]
     assert len(site.inbox()) == 1
     site.say("release", gone, "--to", "bob@example.org")

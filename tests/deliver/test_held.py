@@ -135,7 +135,9 @@ def test_names(root: Path) -> None:  # noqa: F811
     names = [*held.named(str(root), held.held(str(root)))]
     name, each = names[7]
     assert held.chosen(names, name) == held.chosen(names, name[:12]) == each
-    for said in ("", "zzzz", name[:3], f"{name}0"):
+    with pytest.raises(NotHeld, match="too short: say 4 characters"):
+        held.chosen(names, name[:3])
+    for said in ("", "zzzz", f"{name}0"):
         with pytest.raises(NotHeld, match="is called so"):
             held.chosen(names, said)
 
