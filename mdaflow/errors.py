@@ -9,6 +9,7 @@ The cause goes to the log.
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import dataclass
 
 
@@ -83,6 +84,11 @@ class ConfigError(MdaflowError):
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def install(extra: str) -> str:
+    """How to install what an extra of ours needs, beside this program."""
+    return f"{sys.prefix}/bin/pip install 'mdaflow[{extra}]'"
 
 
 # P4: whatever the system says, the message can come again. What is not here is INTERNAL.

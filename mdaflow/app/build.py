@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdaflow.engine.context import Settings
 from mdaflow.engine.plan import STORING
 from mdaflow.engine.run import Stage
-from mdaflow.errors import INTERNAL, MAILBOX_FULL, OVER_QUOTA, ConfigError, TempFail
+from mdaflow.errors import INTERNAL, MAILBOX_FULL, OVER_QUOTA, ConfigError, TempFail, install
 from mdaflow.lang import ir
 from mdaflow.lang.limits import Limits
 from mdaflow.mail.envelope import Envelope
@@ -225,14 +225,32 @@ def _store(config: Config, state: str) -> Store:
     near = SqliteStore(os.path.join(state, "state.sqlite"))
     if not config.store:
         return near
+    from mdaflow.store.shared import Shared
+
+    return Shared(_shared(config), near, lambda key: key.startswith(STAYS))
+
+
+def _shared(config: Config) -> Store:
+    """The store of all machines. Raises ConfigError; it is not asked yet."""
     try:
         from mdaflow.store.redis import RedisStore
     except ImportError as error:
-        why = f"store: needs the Python package redis: pip install 'mdaflow[redis]' ({error})"
+        why = f"store: needs the Python package redis: {install('redis')} ({error})"
         raise ConfigError((why,)) from None
-    from mdaflow.store.shared import Shared
+    return RedisStore(config.store)
 
-    return Shared(RedisStore(config.store), near, lambda key: key.startswith(STAYS))
+
+def examine(config: Config) -> list[str]:
+    """What is wrong with lists in the DNS, and with the store of all machines: packages that are
+    missing. Nobody is asked."""
+    problems: list[str] = []
+    for wanted in (_shared if config.store else None, _dns):
+        try:
+            if wanted is not None:
+                wanted(config)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
 
 
 def _answers(config: Config, store: Store, state: str, inflight: InFlight | None = None) -> Answers:
@@ -266,7 +284,7 @@ def _dns(config: Config) -> Dns | None:
 
         return Dns(said.clients, said.domains, said.nameservers, said.timeout)
     except ImportError as error:
-        why = f"spam.dns: needs more packages: pip install 'mdaflow[dns]' ({error})"
+        why = f"spam.dns: needs more packages: {install('dns')} ({error})"
         raise ConfigError((why,)) from None
     except (ValueError, OSError) as error:
         raise ConfigError((f"spam.dns: {error}",)) from None

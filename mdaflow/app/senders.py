@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from mdaflow.errors import ConfigError
+from mdaflow.errors import ConfigError, install
 from mdaflow.mail.srs import Srs, is_tagged, keys_of
 from mdaflow.route.tables import Table
 
@@ -48,7 +48,7 @@ def _srs(domain: str, content: bytes, path: str, own: Callable[[str], bool]) -> 
     try:
         return Srs(domain, keys, own)
     except ImportError:
-        raise ConfigError(("forward.srs needs srslib: pip install 'mdaflow[srs]'",)) from None
+        raise ConfigError((f"forward.srs needs srslib: {install('srs')}",)) from None
 
 
 def _problem(path: str, keys: tuple[bytes, ...]) -> str:

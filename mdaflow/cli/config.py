@@ -39,13 +39,14 @@ def check(path: str | None, as_json: bool) -> None:
     try:
         name = load.find(path)
         config = load.read_config(name)
-        from mdaflow.app import scanners, sources
+        from mdaflow.app import build, scanners, sources
         from mdaflow.app.directory import wrong
 
         for found, doubts in (sources.examine(config), scanners.examine(config)):
             problems += found
             warnings += doubts
         problems += wrong(config)
+        problems += build.examine(config)
         problems += _unmet(config) if config.has_accounts else ()
     except ConfigError as error:
         problems = list(error.problems)

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from mdaflow.errors import INTERNAL, ConfigError, TempFail
+from mdaflow.errors import INTERNAL, ConfigError, TempFail, install
 from mdaflow.files import Reading
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _create(url: URL, secret: Callable[[], str]) -> Engine:
 
 
 def _missing(library: str) -> ConfigError:
-    return ConfigError((f"needs {library}: pip install 'mdaflow[sql]'",))
+    return ConfigError((f"needs {library}: {install('sql')}",))
 
 
 def _password(path: str) -> str:

@@ -261,12 +261,12 @@ def test_missing_library(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(
-        ConfigError, match=r"users\[0\].sql: needs SQLAlchemy: pip install 'mdaflow"
+        ConfigError, match=r"users\[0\].sql: needs SQLAlchemy: \S+/pip install 'mdaflow"
     ):
         open_source(0, Config(users=(Sql("sqlite:////x", "SELECT 1"),)))
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"users\[0\].sql: needs psycopg: pip install"):
+    with pytest.raises(ConfigError, match=r"users\[0\].sql: needs psycopg: \S+pip install"):
         open_source(0, Config(users=(Sql("postgresql://h/d", "SELECT 1"),)))
 
 

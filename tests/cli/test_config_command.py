@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,22 @@ def test_check_of_scanners(tmp_path: Path) -> None:
     path.write_text(late)
     result = run("check", "--config", str(path))
     assert "scanners: their timeouts are 100 s together; lmtp.deadline leaves 96 s" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "module", "problem"),
+    [
+        ("spam: {dns: {clients: {dnsbl.example: CLIENT}}}", "mdaflow.scan.dns", "spam.dns: needs"),
+        ("store: redis://127.0.0.1:1/0", "mdaflow.store.redis", "store: needs"),
+    ],
+)
+def test_check_of_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, module: str, problem: str
+) -> None:
+    """What a server does not start without is missed by the check, with how to get it."""
+    path = written(tmp_path, f"{setting}\n")
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run("check", "--config", str(path))
+    assert result.exit_code == 78
+    assert problem in result.stderr
+    assert f"{sys.prefix}/bin/pip install 'mdaflow[" in result.stderr
