@@ -95,9 +95,22 @@ def examine(config: Config) -> tuple[list[str], list[str]]:
                     post.scanner.scan(Message(_SAMPLE), Envelope("", "postmaster@localhost"), TRY)
                 except Unscanned as error:
                     warnings.append(f"scanners: {post.name}: {error}")
+        warnings += _never(config)
     if viruses(config) is not None and not os.path.isdir(config.quarantine):
         problems.append(f"quarantine: {config.quarantine}: no such folder, and viruses go there")
     return problems, warnings
+
+
+def _never(config: Config) -> Iterator[str]:
+    """Mail that comes again until the MTA gives it up, as it is never scanned."""
+    for name, said in named(config):
+        most = getattr(said, "max_size", config.lmtp.max_size)
+        if said.on_error == "defer" and most < config.lmtp.max_size:
+            yield (
+                f"scanners: {name}: mail of more than {most >> 20}M is put off each time it comes:"
+                " raise max_size (and StreamMaxLength), or let on_error be deliver-tagged"
+                " or quarantine, or lower lmtp.max_size"
+            )
 
 
 def _post(said: Said, scanner: Scanner, **about: Any) -> Post:

@@ -213,3 +213,21 @@ def test_check_of_packages(
     assert result.exit_code == 78
     assert problem in result.stderr
     assert f"{sys.prefix}/bin/pip install 'mdaflow[" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("clamd", "lmtp", "warned"),
+    [
+        ("", "50M", True),
+        ("", "25M", False),
+        ("max_size: 50M", "50M", False),
+        ("on_error: deliver-tagged", "50M", False),
+    ],
+)
+def test_check_of_sizes(tmp_path: Path, clamd: str, lmtp: str, warned: bool) -> None:
+    """What is too large to be scanned would be put off until it bounces."""
+    scanner = f"scanners:\n  - clamd: ['unix:{tmp_path}/none']\n    {clamd}\n"
+    path = written(tmp_path, f"{scanner}lmtp: {{max_size: {lmtp}}}\nquarantine: {tmp_path}\n")
+    result = run("check", "--config", str(path))
+    assert result.exit_code == 0
+    assert ("clamd: mail of more than 25M is put off" in result.stderr) == warned
