@@ -2,9 +2,9 @@
 
 clamd is sent the message as it came, then each of its decoded parts, and stops at the first virus.
 The servers are asked in order. Who fails is not asked again in this scan, so that a message that
-brings clamd down does so once for each server, and is asked last for a while, so that one that hangs
-does not delay all mail. Only `stream: OK` is clean: an error, silence, two
-answers or nonsense is `Unscanned`, and so is what goes over a limit of ours or of clamd's.
+brings clamd down does so once for each server, and is asked last for a while, so that one that
+hangs does not delay all mail. Only `stream: OK` is clean: an error, silence, two answers or
+nonsense is `Unscanned`, and so is what goes over a limit of ours or of clamd's.
 
 The package `clamd` speaks the protocol. It has no limit of time for its connection, knows only
 IPv4, sends a part of what it should, and keeps its socket (T14); so it is given a line of ours,
@@ -42,6 +42,8 @@ if _absent:
 
 MAX_SIZE = 25 << 20
 """Bytes of a message or part: StreamMaxLength of Debian's clamd.conf."""
+TOGETHER = 64 << 10
+"""Bytes that are sent at once, if there are so many."""
 MAX_ANSWER = 4096
 """Bytes that clamd answers."""
 MAX_NAME = 200
@@ -181,16 +183,24 @@ class _Line:
         self.deaf = False
         """The peer has not read all; it may have said why."""
         self._socket = dial(server, until)
+        self._waiting = bytearray()
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it, small pieces together: each wakes the peer."""
+        self._waiting += data
+        if len(self._waiting) >= TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
         try:
-            self._socket.sendall(data)
+            self._socket.sendall(self._waiting)
         except (BrokenPipeError, ConnectionResetError):
             self.deaf = True
+        self._waiting.clear()
 
     def answer(self) -> str:
         """The line that the peer says before it closes. Raises ValueError for anything else."""
+        self._flush()
         said = b""
         while len(said) <= MAX_ANSWER:
             got = self._heard()
