@@ -31,6 +31,8 @@ MAX_FILE = 4 << 30
 MAX_FILES = 2
 """Descriptors with a frame."""
 
+_BITS = 63
+"""Of a whole number."""
 _HEAD = struct.Struct("II")
 _ROOM = socket.CMSG_SPACE(MAX_FILES * 4)
 _PIECE, _MOST = 64 << 10, 1 << 20  # bytes of one read
@@ -146,6 +148,8 @@ def fits(value: object, form: Any) -> bool:
         case ((list() | tuple()), _):
             return False
     if isinstance(value, float) and not math.isfinite(value):  # JSON has 1e999
+        return False
+    if isinstance(value, int) and value.bit_length() > _BITS:
         return False
     return isinstance(value, form) and not (isinstance(value, bool) and form is not bool)
 

@@ -57,6 +57,8 @@ ROOM = 64 << 20
 MAX_LINE = 8192
 """Characters of a line for the log."""
 
+_NAMED = frozenset({"finding", "listed", "remembered"})
+"""The facts that have an argument."""
 _NOWHERE = Mailbox("maildir", "/nonexistent", "Maildir")
 _SPAN = (str, int, int, int, int)
 _ACTION = (str, str, str, [str], bool, str, str, list, [str], [(str, str | float | int)], str)
@@ -136,8 +138,8 @@ class Steward:
     def _fact(
         self, frame: Frame, name: str, arguments: list[str], owner: str, within: float
     ) -> list[object] | None:
-        if name not in FAR:
-            raise Nonsense(f"asks for {name}")
+        if name not in FAR or len(arguments) != (name in _NAMED):
+            raise Nonsense(f"asks for {name[:MAX_REPLY]}")
         ask = self._site.answers.about(self._user, really=True, message=self._message)
         about = Fact(name, self._message, self._envelope, tuple(arguments), owner, within)
         found = ask(about)
