@@ -347,6 +347,12 @@ class Spam:
     """Folders of known spam: a Maildir, a folder of files, or an mbox."""
     junk: Annotated[tuple[Annotated[str, Is("some_folder")], ...], Is("some")] = ("Junk",)
     """The folders of users in which there is spam: what is known, and what is learned."""
+    trash: tuple[Annotated[str, Is("some_folder")], ...] = (
+        "Trash",
+        "Deleted Items",
+        "Deleted Messages",
+    )
+    """The folders of users for what is deleted: what comes there from `junk` is no ham."""
     sent: tuple[Annotated[str, Is("some_folder")], ...] = ("Sent", "Sent Items", "Sent Messages")
     """The folders of users with what they have sent: who got it is known."""
     dns: Dns = field(default_factory=Dns)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 
 from mdaflow.deliver.census import folders
@@ -41,20 +41,26 @@ SLACK = 60.0
 JUNK = "Junk"
 
 _LAST = "moved pass"
-_NEITHER = ("Trash", "Deleted Items", "Deleted Messages", "Drafts", "Sent", "Sent Items", "Outbox")
+_NEITHER = ("Drafts", "Sent", "Sent Items", "Outbox")
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 
 
 def learn_moved(
-    mailbox: Mailbox, counts: Counts, store: Store, junk: str, now: float
+    mailbox: Mailbox,
+    counts: Counts,
+    store: Store,
+    junk: str,
+    now: float,
+    trash: Collection[str] = (),
 ) -> Iterator[tuple[bool, Learned]]:
     """Learn from what was moved until `now`, in seconds since the epoch, since the last pass: as
-    spam (True) or as ham. Raises OSError, PermFail for a folder that can be none."""
+    spam (True) or as ham. `trash` are the folders for what is deleted. Raises OSError, PermFail for a folder that can be none."""
     last = float(store.get(_LAST) or "0")
     last = last if last <= now else 0.0  # a clock was set: all is looked at once more
     if mailbox.format != "maildir" or mailbox.layout:
         return
     spam = locate(mailbox, junk)[-1]
+    nothing = (spam, *(locate(mailbox, name)[-1] for name in (*trash, *_NEITHER)))
     with ExitStack() as stack:
         try:
             root = open_directory(mailbox.home, locate(mailbox, ""), make=False)
@@ -63,15 +69,9 @@ def learn_moved(
         stack.callback(os.close, root)
         yield from _in_junk(_came(root, spam, last - SLACK), spam, counts, store)
         for folder in folders(root) if last else ():
-            if _counts(folder, spam):
+            if not any(f"{folder}.".startswith(f"{name}.") for name in nothing):
                 yield from _elsewhere(_came(root, folder, last - SLACK), folder, counts, store)
     store.put(_LAST, str(now))
-
-
-def _counts(folder: str, spam: str) -> bool:
-    """What is in a folder of this name is not spam: it is none of those that say nothing."""
-    nothing = (spam, *(f".{name}" for name in _NEITHER))
-    return not any(f"{folder}.".startswith(f"{name}.") for name in nothing)
 
 
 def _in_junk(

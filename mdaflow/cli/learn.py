@@ -33,6 +33,7 @@ from . import EX_NOINPUT, EX_TEMPFAIL
 from .common import as_deputy, config_option, say, site_of, step_down
 
 if TYPE_CHECKING:
+    from mdaflow.app.config import Spam
     from mdaflow.app.learn import Counts
 
 CLASSES = {"spam": True, "ham": False}
@@ -85,7 +86,7 @@ def command(
     if moved and not (names or everybody) and os.geteuid() == 0:  # who has no mail
         raise click.UsageError("say -u USER or --all")
     if moved:
-        do: Do = partial(_moved, junk=junk or settings.spam.junk[0], as_json=as_json)
+        do: Do = partial(_moved, spam=settings.spam, junk=junk, as_json=as_json)
         return _watched(lambda: _for_users(settings, names, everybody, do), again=watch)
     kind, paths = _asked(words, forget)
     do = partial(_learn, settings, kind, paths, as_json=as_json)
@@ -179,15 +180,16 @@ def _counts(settings: Config, user: User | None) -> Counts:
     return own_counts(user.home, patient=True)
 
 
-def _moved(user: User | None, *, junk: str, as_json: bool) -> int:
+def _moved(user: User | None, *, spam: Spam, junk: str | None, as_json: bool) -> int:
     """Learn from what a user moved; the exit code."""
     assert user is not None
     done = Counter({"spam": 0, "ham": 0})
     try:
         with _kept(user), closing(own_counts(user.home, patient=True)) as counts:
             mailbox, marks = parse_mailbox(user.mailbox, user.home), own_marks(user.home)
-            for spam, one in learn_moved(mailbox, counts, marks, junk, time.time()):
-                done["spam" if spam else "ham"] += one.new
+            where, now = junk or spam.junk[0], time.time()
+            for bad, one in learn_moved(mailbox, counts, marks, where, now, spam.trash):
+                done["spam" if bad else "ham"] += one.new
     except Exception as error:  # one mailbox does not stop the others, whatever is in it
         who = "" if isinstance(error, TempFail) else f"{user.address}: "
         say(escaped(f"mdaflow: {who}{str(error) or type(error).__name__}"), err=True)

@@ -224,6 +224,21 @@ def test_moved(junk: Home) -> None:
     assert totals(junk.path / ".mdaflow/bayes.sqlite") == (2, 1)
 
 
+def test_trash_with_another_name(junk: Home) -> None:
+    """What is deleted is no ham, whatever the language of the mail program."""
+    maildir = junk.path / "Maildir"
+    config = junk.config(spam={"trash": ["Papierkorb", "Gelöschte Elemente"]})
+    for name in (".Papierkorb", ".Gel&APY-schte Elemente"):
+        (maildir / name / "cur").mkdir(parents=True)
+    for found in (b"1 learned as spam, 0 as ham", b""):
+        done = junk.call("learn", "--moved", "--config", config)
+        assert (done.returncode, found in done.stdout) == (0, True), done
+        for old, new in (("new/2", ".Papierkorb"), ("cur/1:2,S", ".Gel&APY-schte Elemente")):
+            if (maildir / ".Junk" / old).exists():
+                (maildir / ".Junk" / old).rename(maildir / new / "cur/1:2,S")
+    assert totals(junk.path / ".mdaflow/bayes.sqlite") == (1, 0)
+
+
 def test_other_folder_for_spam(junk: Home) -> None:
     """What stays where it was is not moved out of Junk because Junk has another name now."""
     assert moved(junk) == (1, 0)
