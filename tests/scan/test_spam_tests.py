@@ -109,6 +109,10 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "FROM_NAME_EMPTY": (mail(From="ann@example.com"), DEFAULT),
     "FROM_NAME_SHOUTS": (mail(From="MR ADAMS LEE <a@example.com>"), mail(From="IBM <a@b.example>")),
     "FROM_NAME_DECORATED": (mail(From="★ Big Deals ★ <a@b.example>"), DEFAULT),
+    "FROM_NAME_NUMBER": (
+        mail(From="Support 31612220446 <a@b.example>"),
+        mail(From="Radio 2000 <a@b.example>"),
+    ),
     "FROM_RANDOM": (mail(From="b2o73jynwf@example.com"), mail(From="dschmidt@example.com")),
     "FROM_NUMBER": (mail(From="ann77123@example.com"), mail(From="ann7@example.com")),
     "FROM_CHEAP_DOMAIN": (mail(From="a@shop.top"), mail(From="a@top.example.com")),
@@ -120,12 +124,17 @@ CASES: dict[str, tuple[Mail, Mail]] = {
         mail(From="PayPal Support <x@update.example>"),
         mail(From="PayPal <service@paypal.com>"),
     ),
+    "BRAND_ALIKE": (mail(From="x@paypa1.com"), mail(From="x@paypal-mail.paypal.com")),
     "BRAND_IN_SUBJECT": (
         link("http://x.example/", Subject="Your PayPal account"),
         link("http://x.example/", Subject="Your PayPal account", In_Reply_To="<1@x.example>"),
     ),
     "REPLY_ELSEWHERE": (mail(Reply_To="a@other.example"), mail(Reply_To="a@mail.example.com")),
     "REPLY_TO_FREEMAIL": (mail(Reply_To="ann77@gmail.com"), mail(Reply_To="ann@other.example")),
+    "FREEMAIL_OFFER": (
+        mail("Our factory is in Shenzhen. Free samples available.", From="lily@gmail.com"),
+        mail("Our factory is in Shenzhen. Free samples available."),
+    ),
     "FREEMAIL_FORGED": (
         mail(From="ann@yahoo.com"),
         mail(From="ann@yahoo.com", Message_ID="<1@mail.yahoo.com>"),
@@ -183,6 +192,10 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "DATE_NO_ZONE": (mail(Date="Mon, 2 Mar 2026 12:00:00"), DEFAULT),
     "MESSAGE_ID_MISSING": (mail(Message_ID=""), DEFAULT),
     "MESSAGE_ID_ODD": (mail(Message_ID="<1234>"), DEFAULT),
+    "MESSAGE_ID_FORGED": (
+        mail(Message_ID="<1@eu-west-1.amazonses.com>"),
+        mail(Message_ID="<1@eu-west-1.amazonses.com>", DKIM_Signature="v=1; d=amazonses.com"),
+    ),
     "OUTLOOK_FORGED": (
         mail(X_Mailer="Microsoft Outlook Express 6.00"),
         mail(
@@ -360,6 +373,14 @@ CASES: dict[str, tuple[Mail, Mail]] = {
         link("http://x.example/?e=bob.smith%40example.org"),
         link("http://x.example/?e=bob.smith"),
     ),
+    "LINK_NAMES_YOU_BEHIND": (
+        link("http://x.example/#bob.smith@example.org"),
+        link("http://x.example/?e=bob.smith@example.org"),
+    ),
+    "LINK_MAILS_FREEMAIL": (
+        link("mailto:x@gmail.com?subject=Report"),
+        link("mailto:x@example.com?subject=Report"),
+    ),
     "LINK_BARE": (mail("look http://x.example/"), mail("look http://www.example.com/")),
     "FILE_PROGRAM": (file("a.scr"), file("a.pdf")),
     "FILE_MACRO": (file("a.docm"), file("a.docx")),
@@ -393,6 +414,20 @@ def test_message_meets_test_and_one_like_it_does_not(name: str) -> None:
     there, near = CASES[name]
     assert met(there, name)
     assert not met(near, name)
+
+
+@pytest.mark.parametrize(
+    "author",
+    [
+        "PayPal_Team7 <x@update.example>",
+        "PayPal, team ,_<x@update.example>",
+        "PayPal <x@paypal-safe.example>",
+        "Amazon.co.jp <x@update.example>",
+    ],
+)
+def test_borrowed_brands(author: str) -> None:
+    """A company's name is seen however the author's name and domain disguise it."""
+    assert met(mail(From=author), "BRAND_IN_NAME")
 
 
 def test_every_test_has_a_case_and_a_weight() -> None:

@@ -93,7 +93,9 @@ class Clues:
         return self.field("Subject")
 
     def _first(self, name: str) -> Address:
-        return next(iter(self.message.addresses(name)), Address("", ""))
+        """The first that is an address; what is forged may begin with a name and a comma."""
+        found = self.message.addresses(name)
+        return next((a for a in found[:5] if a.domain), next(iter(found), Address("", "")))
 
     @cached_property
     def author(self) -> Address:

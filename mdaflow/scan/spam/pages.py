@@ -11,7 +11,7 @@ from collections.abc import Callable
 from .clues import Clues, Tests
 from .links import Url, site
 from .names import names
-from .senders import BRANDS, CHEAP, FREEMAIL, within
+from .senders import BRANDS, CHEAP, FREEMAIL, owned, within
 
 _SHORTENERS = names("short")
 _ANYBODYS = names("anybody")
@@ -68,15 +68,15 @@ def _link_brand(c: Clues) -> bool:
         labels = re.split(r"[.-]", url.host)
         owner = site(url.host).partition(".")[0]
         for name in labels:
-            if name in BRANDS and len(name) > 3 and not owner.startswith(BRANDS[name]):
+            if name in BRANDS and len(name) > 3 and not owned(owner, name):
                 return True
     return False
 
 
 def _links_elsewhere(c: Clues) -> bool:
-    """No link leads to where the author is from."""
-    sites = {site(url.host) for url in _web(c)}
-    return bool(sites) and c.author_site not in sites and not c.listed
+    """No link leads to where the author is from, nor to another top-level domain of his."""
+    owners = {site(url.host).partition(".")[0] for url in _web(c)}
+    return bool(owners) and c.author_site.partition(".")[0] not in owners and not c.listed
 
 
 def _links_home(c: Clues) -> bool:
@@ -91,7 +91,22 @@ def _link_names_you(c: Clues) -> bool:
     return any(a in url.path.lower().replace("%40", "@") for url in _web(c)[:50] for a in known)
 
 
+def _names_you_behind(c: Clues) -> bool:
+    """A page shall know the reader, and the server shall not: to fill in a form that steals."""
+    known = [a.address.lower() for a in c.recipients[:3] if "@" in a.address]
+    found = (url.path.lower().partition("#")[2].replace("%40", "@") for url in _web(c)[:50])
+    return any(address in fragment for fragment in found if fragment for address in known)
+
+
+def _mails_freemail(c: Clues) -> bool:
+    """A link to write a given text to a free mail host, to somebody who is not the author."""
+    found = (url for url in c.urls if url.scheme == "mailto" and url.path and url.host in FREEMAIL)
+    return any(f"{url.user}@{url.host}".lower() != c.author.address.lower() for url in found)
+
+
 def _shared(url: Url) -> bool:
+    if url.path.startswith("/ipfs/"):
+        return True
     labels = url.host.split(".")
     return any(
         ".".join(labels[at:]) in _ANYBODYS for at in range(max(0, len(labels) - 5), len(labels))
@@ -239,6 +254,8 @@ TESTS: Tests = {
     "LINK_BRAND": _link_brand,
     "LINK_LIES": _link_lies,
     "LINK_NAMES_YOU": _link_names_you,
+    "LINK_NAMES_YOU_BEHIND": _names_you_behind,
+    "LINK_MAILS_FREEMAIL": _mails_freemail,
     "LINK_BARE": _bare_link,
     "LINKS_HOME": _links_home,
     # attachments

@@ -16,7 +16,11 @@ FREEMAIL = names("freemail")
 CHEAP = names("cheap")
 BRANDS = owners()
 
-_BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?![\w.@])")
+_BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?!\w|@)")
+_APART = re.compile(r"[-_\d]+|<[^<>]*>")
+_ALIKE = str.maketrans("0135", "oles")
+"""Digits that look like letters in a name of a domain."""
+_LONG_NUMBER = re.compile(r"\d{5,}")
 _ADDRESS = re.compile(r"[\w.+-]{1,64}@((?:[\w-]{1,63}\.){1,5}[a-z]{2,})", re.IGNORECASE)
 _CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{6,}")
 _TURNS = re.compile(r"[a-z]\d|\d[a-z]")
@@ -26,6 +30,14 @@ _DYNAMIC = re.compile(
     r"|broadband|catv|fiber|ftth|host|ip|user|wireless|mobile)(?:[-_.]|\d|\b)"
 )
 _NUMBERS = re.compile(r"\d{1,3}[-._x]\d{1,3}[-._x]\d{1,3}")
+_BUSINESS = ("seo", "trade", "loans", "fee", "lists", "crypto", "papers", "threat", "stocks")
+_HOSTS = {
+    "amazonses.com": ("amazon",),
+    "gmail.com": ("gmail", "google"),
+    "outlook.com": ("outlook", "hotmail", "office365"),
+    "yahoo.com": ("yahoo",),
+}
+"""Large hosts, by their Message-IDs, and what names them in the other fields."""
 _LOCALS = frozenset(("localhost", "localhost.localdomain", "user", "friend", "mail", "smtp"))
 
 
@@ -42,10 +54,27 @@ def _names_address(c: Clues) -> bool:
     return found is not None and site(found[1].lower()) != c.author_site and not c.listed
 
 
+def owned(label: str, brand: str) -> bool:
+    """Whether the first label of a domain is of a brand's owner: `paypal`, not `paypal-safe`."""
+    begins = (begin for begin in BRANDS[brand] if label.startswith(begin))
+    return any(label[len(begin) : len(begin) + 1] != "-" for begin in begins)
+
+
 def _borrows_brand(c: Clues) -> bool:
+    """By the whole of From: some forge it so that the name is no name."""
     owner = c.author_site.partition(".")[0]
-    found = _BRAND.search(c.author.name.lower().replace("-", " "))
-    return bool(found and owner and not owner.startswith(BRANDS[found[1]]))
+    found = _BRAND.search(_APART.sub(" ", c.field("From").lower()))
+    return bool(found and owner and not owned(owner, found[1]))
+
+
+def _looks_like_brand(c: Clues) -> bool:
+    """`paypa1.com`, `paypal-safe.com`, `paypal.safe.com`; a free mail host's own brand is none."""
+    owner = c.author_site.partition(".")[0]
+    if c.author_site in FREEMAIL:
+        return False
+    labels = [label for label in re.split(r"[.-]", c.author.domain.lower()) if len(label) > 3]
+    names = {label.translate(_ALIKE).replace("rn", "m") for label in labels} | set(labels)
+    return any(name in BRANDS and not owned(owner, name) for name in names)
 
 
 def _speaks_of_brand(c: Clues) -> bool:
@@ -54,7 +83,7 @@ def _speaks_of_brand(c: Clues) -> bool:
         return False
     owner = c.author_site.partition(".")[0]
     found = _BRAND.search(c.subject.lower())
-    return bool(found and owner and c.urls and not owner.startswith(BRANDS[found[1]]))
+    return bool(found and owner and c.urls and not owned(owner, found[1]))
 
 
 def _reply_elsewhere(c: Clues) -> bool:
@@ -71,6 +100,21 @@ def _reply_to_freemail(c: Clues) -> bool:
         and not c.listed
         and not c.reply
     )
+
+
+def _offers_from_freemail(c: Clues) -> bool:
+    """Business of those who have no domain of their own."""
+    said = (c.said[group] >= 2 for group in _BUSINESS)
+    return c.author.domain.lower() in FREEMAIL and not c.reply and not c.listed and any(said)
+
+
+def _forged_id(c: Clues) -> bool:
+    """The Message-ID is of a large host that has left no other trace in the message."""
+    host = site(c.raw("Message-ID").rpartition("@")[2].strip("<> ").lower())
+    if host not in _HOSTS or not c.hops or c.listed or c.reply:
+        return False
+    trace = [*c.hops, c.raw("DKIM-Signature"), c.author.domain]
+    return not any(name in text.lower() for text in trace for name in _HOSTS[host])
 
 
 def _brand_helo(c: Clues) -> bool:
@@ -138,15 +182,19 @@ TESTS: Tests = {
     "FROM_NAME_EMPTY": lambda c: bool(c.author.address) and not c.author.name,
     "FROM_NAME_SHOUTS": lambda c: len(c.author.name) > 8 and c.author.name.isupper(),
     "FROM_NAME_DECORATED": lambda c: bool(re.search(r"[!$*|★☆✅✔⭐🔥💰🎁]", c.author.name)),
+    "FROM_NAME_NUMBER": lambda c: bool(_LONG_NUMBER.search(c.author.name)),
     "FROM_RANDOM": lambda c: _random(c.author.local),
     "FROM_NUMBER": lambda c: bool(re.search(r"[a-z]\d{3,}$", c.author.local.lower())),
     "FROM_CHEAP_DOMAIN": lambda c: c.author_site.rpartition(".")[2] in CHEAP,
     "FROM_IS_TO": _forged_self,
     "BRAND_IN_NAME": _borrows_brand,
+    "BRAND_ALIKE": _looks_like_brand,
     "BRAND_IN_SUBJECT": _speaks_of_brand,
     "REPLY_ELSEWHERE": _reply_elsewhere,
     "REPLY_TO_FREEMAIL": _reply_to_freemail,
+    "FREEMAIL_OFFER": _offers_from_freemail,
     "FREEMAIL_FORGED": _freemail_without_trace,
+    "MESSAGE_ID_FORGED": _forged_id,
     "HELO_IP": lambda c: bool(_IP.fullmatch(c.client.helo)),
     "HELO_NO_DOMAIN": lambda c: bool(c.client.helo) and "." not in c.client.helo.strip("."),
     "HELO_LOCAL": lambda c: c.client.helo.lower() in _LOCALS,
