@@ -215,6 +215,11 @@ class Clues:
         return text_of_html(self.html) if self.html else self.plain
 
     @cached_property
+    def quotes(self) -> bool:
+        """Lines of another message are quoted."""
+        return "\n>" in "\n" + self.plain or "blockquote" in self.markup.tags
+
+    @cached_property
     def words(self) -> list[str]:
         return _WORD.findall(self.shown)
 

@@ -19,7 +19,7 @@ _OUTLOOK_ID = re.compile(
 )
 _RANDOM_MAILER = re.compile(r"[A-Za-z]{5,24}\d{0,4}")
 _CASE = re.compile(r"[a-z][A-Z]")
-_TAIL = re.compile(r"(?:\s{4}|\[|[.;,_]\s{2,}|\s-?\s{2,})([a-z0-9]{4,})\]?\s*$", re.IGNORECASE)
+_TAIL = re.compile(r"(?:\s{4}|\d\*|[.;,_]\s{2,}|\s-?\s{2,})([a-z0-9]{4,})\]?\s*$", re.IGNORECASE)
 _GAPPY = re.compile(r"(?<!\w)(?:[^\W_][ ._*-]{1,2}){3,40}[^\W_](?!\w)")
 _BROKEN = re.compile(r"\b(?:[a-z]{1,30}[\^~|$@!*0135][a-z]{1,30})\b", re.IGNORECASE)
 _MONEY = re.compile(r"[$€£¥]\s?\d|\d\s?[$€£]|\d\s?(?:usd|eur|million)\b", re.IGNORECASE)
@@ -55,8 +55,7 @@ def shouting(text: str) -> bool:
 
 def _false_reply(c: Clues) -> bool:
     """`Re:` of a message that answers none and quotes nothing."""
-    quoted = "\n>" in "\n" + c.plain or "blockquote" in c.markup.tags
-    return bool(_REPLY.match(c.subject)) and not c.reply and not quoted
+    return bool(_REPLY.match(c.subject)) and not c.reply and not c.quotes
 
 
 def _false_forward(c: Clues) -> bool:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 
 from .clues import Clues, Tests
 from .links import Url, site
 from .names import names
-from .senders import BRANDS, CHEAP, FREEMAIL, owned, within
+from .senders import BRAND, BRANDS, CHEAP, FREEMAIL, owned, within
 
 _SHORTENERS = names("short")
 _ANYBODYS = names("anybody")
+_WANTS = ("threat", "parcel", "lottery", "papers", "crypto")
 _ARCHIVES = names("archives")
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|0x[0-9a-f]+|\d{8,10}|\[?[0-9a-f]*:[0-9a-f:]+\]?")
 _SHOWN_HOST = re.compile(
@@ -24,6 +26,13 @@ _DOWNLOAD = re.compile(
     r"\.(?:exe|scr|pif|bat|cmd|vbs|js|jse|hta|msi|jar|apk|iso|img|lnk)(?:$|[?#])", re.IGNORECASE
 )
 _LEAVE = re.compile(r"remov|unsub|opt-?out|opt_out|takeoff|leave", re.IGNORECASE)
+_LEAVE_TEXT = re.compile(
+    r"unsubscribe|opt[ -]?out|(?:manage|update|email) (?:your )?(?:preferences|subscription)"
+    r"|abmelden|abbestellen|austragen|désabonner|désinscri|darse de baja|cancelar|descadastr"
+    r"|cancellat?i|disiscri|uitschrijven|afmelden|avregistr|avsluta|frameld|afmeld|wypisa|rezygn|odjav"
+    r"|отписат|配信停止|退订",
+    re.IGNORECASE,
+)
 _INNER = re.compile(r"https?(?:://|%3a%2f%2f)", re.IGNORECASE)
 _HIDDEN = re.compile(
     r"font-size\s?:\s?[01](?:px|pt|%|em)?\s?[;\"'}]|visibility\s?:\s?hidden|color\s?[:=]\s?[\"']?#?f{6}\b"
@@ -127,13 +136,26 @@ def _leaves_elsewhere(c: Clues) -> bool:
 
 def _leaves_home(c: Clues) -> bool:
     """A link by which to leave leads to where the author is from, as most links do."""
-    found = (site(url.host) for url in c.urls if _LEAVE.search(url.host + url.path))
-    return _links_home(c) and bool(c.author.name) and c.author_site in found
+    if not c.author.name or not _links_home(c):
+        return False
+    told = (link.url for link in c.markup.links if _LEAVE_TEXT.search(link.text))
+    found = (url for url in c.urls if _LEAVE.search(url.host + url.path))
+    return any(site(url.host) == c.author_site for url in chain(told, found))
 
 
 def _threat_elsewhere(c: Clues) -> bool:
     """Speaks of an account in danger, and the links do not lead to where the author is from."""
     return c.said["threat"] * c.density >= 2 and _links_elsewhere(c)
+
+
+def _brand_in_text(c: Clues) -> bool:
+    """A short text begins with a company, wants something, and all of it leads elsewhere."""
+    wants = any(c.said[group] for group in _WANTS)
+    if not wants or c.reply or c.listed or c.quotes or len(c.words) > 250:
+        return False
+    found = BRAND.search(c.shown[:400].lower())
+    owners = {c.author_site.partition(".")[0], *(s.partition(".")[0] for s in c.link_sites)}
+    return found is not None and bool(c.urls) and not any(owned(o, found[1]) for o in owners)
 
 
 def _signed_list(c: Clues) -> bool:
@@ -249,6 +271,7 @@ TESTS: Tests = {
     "LINK_DOWNLOAD": _any(lambda url: bool(_DOWNLOAD.search(url.path.partition("?")[0]))),
     "LINK_LEAVE": _leaves_elsewhere,
     "LINK_LEAVE_HOME": _leaves_home,
+    "BRAND_IN_TEXT": _brand_in_text,
     "LINK_THREAT": _threat_elsewhere,
     "LISTED_SIGNED": _signed_list,
     "LINK_BRAND": _link_brand,

@@ -16,7 +16,7 @@ FREEMAIL = names("freemail")
 CHEAP = names("cheap")
 BRANDS = owners()
 
-_BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?!\w|@)")
+BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?!\w|@)")
 _APART = re.compile(r"[-_\d]+|<[^<>]*>")
 _ALIKE = str.maketrans("0135", "oles")
 """Digits that look like letters in a name of a domain."""
@@ -63,7 +63,7 @@ def owned(label: str, brand: str) -> bool:
 def _borrows_brand(c: Clues) -> bool:
     """By the whole of From: some forge it so that the name is no name."""
     owner = c.author_site.partition(".")[0]
-    found = _BRAND.search(_APART.sub(" ", c.field("From").lower()))
+    found = BRAND.search(_APART.sub(" ", c.field("From").lower()))
     return bool(found and owner and not owned(owner, found[1]))
 
 
@@ -82,7 +82,7 @@ def _speaks_of_brand(c: Clues) -> bool:
     if c.reply or c.listed:
         return False
     owner = c.author_site.partition(".")[0]
-    found = _BRAND.search(c.subject.lower())
+    found = BRAND.search(c.subject.lower())
     return bool(found and owner and c.urls and not owned(owner, found[1]))
 
 
@@ -104,8 +104,9 @@ def _reply_to_freemail(c: Clues) -> bool:
 
 def _offers_from_freemail(c: Clues) -> bool:
     """Business of those who have no domain of their own."""
-    said = (c.said[group] >= 2 for group in _BUSINESS)
-    return c.author.domain.lower() in FREEMAIL and not c.reply and not c.listed and any(said)
+    if c.author.domain.lower() not in FREEMAIL or c.reply or c.listed or c.quotes:
+        return False
+    return any(c.said[group] >= 2 for group in _BUSINESS)
 
 
 def _forged_id(c: Clues) -> bool:
