@@ -169,6 +169,7 @@ CASES: dict[str, tuple[Mail, Mail]] = {
     "SUBJECT_GAPPY": (mail(Subject="F R E E money"), mail(Subject="A B testing")),
     "SUBJECT_BROKEN": (mail(Subject="Buy v1agra"), mail(Subject="Version 1 of it")),
     "SUBJECT_MIXED": (mail(Subject="Your аccount pаypal"), mail(Subject="Привет from Ann")),
+    "SUBJECT_ADVERT": (mail(Subject="ADV: Low rates"), mail(Subject="Advice for Ann")),
     "SUBJECT_EMOJI": (mail(Subject="Sale 🔥"), mail(Subject="Café")),
     "SUBJECT_FALSE_REPLY": (mail(Subject="Re: hello"), mail("> hello\nyes", Subject="Re: hello")),
     "SUBJECT_FALSE_FORWARD": (

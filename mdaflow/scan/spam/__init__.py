@@ -29,10 +29,10 @@ log = logging.getLogger("mdaflow")
 KNOWN_SENDER = "KNOWN_SENDER"
 BAYES = {True: "BAYES_SPAM", False: "BAYES_HAM"}
 """The test that evidence for spam, or for ham, hits."""
-CONVINCED = 12.0
-"""Evidence that is worth three quarters of the weight."""
-MIDDLE = 0.0
-"""Evidence that tells nothing."""
+CONVINCED = 16.0
+"""Evidence above the middle that is worth three quarters of the weight."""
+MIDDLE = 1.0
+"""Evidence that tells nothing: mail of a kind that was never learned looks a little like spam."""
 
 
 class Worth(NamedTuple):

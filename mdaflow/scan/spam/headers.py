@@ -31,6 +31,10 @@ _MIXED = re.compile(
     r"[a-z\u00e0-\u024f][\u0370-\u03ff\u0400-\u04ff]|[\u0370-\u03ff\u0400-\u04ff][a-z\u00e0-\u024f]",
     re.IGNORECASE,
 )
+_ADVERT = re.compile(
+    r"\W{0,3}(?:adv?\s?[:)\]]|adv\b|advert|광\s?고|未承諾広告|広告)", re.IGNORECASE
+)
+"""What laws of some countries want advertisements to begin with."""
 _ENCODED = re.compile(r"=\?[^?\s]+\?b\?", re.IGNORECASE)
 _ZONE = re.compile(r"[+-]\d{4}(?:\s*\([^()]*\))?\s*$|(?:GMT|UTC?|UT|[ECMP][SD]T)\s*$")
 _SINGLE = (
@@ -161,6 +165,7 @@ TESTS: Tests = {
     "SUBJECT_GAPPY": lambda c: bool(_GAPPY.search(c.subject)),
     "SUBJECT_BROKEN": lambda c: bool(_BROKEN.search(c.subject)),
     "SUBJECT_MIXED": lambda c: bool(_MIXED.search(c.subject)),
+    "SUBJECT_ADVERT": lambda c: bool(_ADVERT.match(c.subject)),
     "SUBJECT_EMOJI": lambda c: bool(_EMOJI.search(c.subject)),
     "SUBJECT_FALSE_REPLY": _false_reply,
     "SUBJECT_FALSE_FORWARD": _false_forward,
