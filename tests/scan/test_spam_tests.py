@@ -365,10 +365,6 @@ CASES: dict[str, tuple[Mail, Mail]] = {
         html('<a href="http://x.example/">www.bank.example</a>'),
         html('<a href="http://www.bank.example/a">https://bank.example/</a>'),
     ),
-    "BRAND_IN_TEXT": (
-        mail("PayPal: Your account will be suspended. See http://x.example/"),
-        mail("PayPal: Your account will be suspended. See http://www.paypal.com/"),
-    ),
     "LINK_THREAT": (
         mail("Your account will be suspended. Verify your identity at http://x.example/"),
         mail("Your account will be suspended. Verify your identity at http://example.com/"),

@@ -12,11 +12,10 @@ from itertools import chain
 from .clues import Clues, Tests
 from .links import Url, site
 from .names import names
-from .senders import BRAND, BRANDS, CHEAP, FREEMAIL, owned, within
+from .senders import BRANDS, CHEAP, FREEMAIL, owned, within
 
 _SHORTENERS = names("short")
 _ANYBODYS = names("anybody")
-_WANTS = ("threat", "parcel", "lottery", "papers", "crypto")
 _ARCHIVES = names("archives")
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|0x[0-9a-f]+|\d{8,10}|\[?[0-9a-f]*:[0-9a-f:]+\]?")
 _SHOWN_HOST = re.compile(
@@ -83,9 +82,12 @@ def _link_brand(c: Clues) -> bool:
 
 
 def _links_elsewhere(c: Clues) -> bool:
-    """No link leads to where the author is from, nor to another top-level domain of his."""
+    """No link leads to where the author is from, nor to another domain of his."""
+    author = c.author_site.partition(".")[0]
     owners = {site(url.host).partition(".")[0] for url in _web(c)}
-    return bool(owners) and c.author_site.partition(".")[0] not in owners and not c.listed
+    brands = [brand for brand in BRANDS if owned(author, brand)] if author else []
+    akin = any(owned(owner, brand) for owner in owners for brand in brands)
+    return bool(owners) and author not in owners and not akin and not c.listed
 
 
 def _links_home(c: Clues) -> bool:
@@ -146,16 +148,6 @@ def _leaves_home(c: Clues) -> bool:
 def _threat_elsewhere(c: Clues) -> bool:
     """Speaks of an account in danger, and the links do not lead to where the author is from."""
     return c.said["threat"] * c.density >= 2 and _links_elsewhere(c)
-
-
-def _brand_in_text(c: Clues) -> bool:
-    """A short text begins with a company, wants something, and all of it leads elsewhere."""
-    wants = any(c.said[group] for group in _WANTS)
-    if not wants or c.reply or c.listed or c.quotes or len(c.words) > 250:
-        return False
-    found = BRAND.search(c.shown[:400].lower())
-    owners = {c.author_site.partition(".")[0], *(s.partition(".")[0] for s in c.link_sites)}
-    return found is not None and bool(c.urls) and not any(owned(o, found[1]) for o in owners)
 
 
 def _signed_list(c: Clues) -> bool:
@@ -271,7 +263,6 @@ TESTS: Tests = {
     "LINK_DOWNLOAD": _any(lambda url: bool(_DOWNLOAD.search(url.path.partition("?")[0]))),
     "LINK_LEAVE": _leaves_elsewhere,
     "LINK_LEAVE_HOME": _leaves_home,
-    "BRAND_IN_TEXT": _brand_in_text,
     "LINK_THREAT": _threat_elsewhere,
     "LISTED_SIGNED": _signed_list,
     "LINK_BRAND": _link_brand,

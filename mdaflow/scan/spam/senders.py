@@ -16,7 +16,7 @@ FREEMAIL = names("freemail")
 CHEAP = names("cheap")
 BRANDS = owners()
 
-BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?!\w|@)")
+_BRAND = re.compile(r"(?<![\w.@])(" + "|".join(map(re.escape, BRANDS)) + r")(?!\w|@)")
 _APART = re.compile(r"[-_\d]+|<[^<>]*>")
 _ALIKE = str.maketrans("0135", "oles")
 """Digits that look like letters in a name of a domain."""
@@ -63,7 +63,7 @@ def owned(label: str, brand: str) -> bool:
 def _borrows_brand(c: Clues) -> bool:
     """By the whole of From: some forge it so that the name is no name."""
     owner = c.author_site.partition(".")[0]
-    found = BRAND.search(_APART.sub(" ", c.field("From").lower()))
+    found = _BRAND.search(_APART.sub(" ", c.field("From").lower()))
     return bool(found and owner and not owned(owner, found[1]))
 
 
@@ -82,7 +82,7 @@ def _speaks_of_brand(c: Clues) -> bool:
     if c.reply or c.listed:
         return False
     owner = c.author_site.partition(".")[0]
-    found = BRAND.search(c.subject.lower())
+    found = _BRAND.search(c.subject.lower())
     return bool(found and owner and c.urls and not owned(owner, found[1]))
 
 
