@@ -16,6 +16,7 @@ the site, and no list has to rest because it had only what was left of it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ REST = 30.0
 MAX_RESTING = 1_000
 MAX_DOMAINS = 10
 """Domains of a message that are looked up."""
+
+log = logging.getLogger("mdaflow")
 
 _ERRORS = ("127.255.255.", "127.0.0.1", "127.0.1.255")
 """What lists answer to whom they refuse: Spamhaus, URIBL, Spamhaus DBL to an address."""
@@ -125,14 +128,21 @@ class Dns:
         if not names or seconds <= 0:
             return {}
         found = self._resolver.addresses(list(names), seconds)
-        for name, (_, zone) in names.items():
-            if name not in found and seconds >= self._seconds:
-                self._let_rest(zone)
+        silent = {zone for name, (_, zone) in names.items() if name not in found}
+        answered = {zone for name, (_, zone) in names.items() if name in found} - silent
+        self._note(answered, silent if seconds >= self._seconds else set())
         of_owner[message] = spent + time.monotonic() - now
         return {names[name]: _code(addresses) for name, addresses in found.items()}
 
-    def _let_rest(self, zone: str) -> None:
-        self._resting[zone] = time.monotonic() + REST
+    def _note(self, answered: set[str], silent: set[str]) -> None:
+        """Let lists rest that were silent; the log tells once of each, and when it is back."""
+        for zone in answered:
+            if self._resting.pop(zone, None) is not None:
+                log.info("the list %s answers again", zone)
+        for zone in silent:
+            if zone not in self._resting:
+                log.warning("the list %s does not answer, and counts for nothing", zone)
+            self._resting[zone] = time.monotonic() + REST
         while len(self._resting) > MAX_RESTING:
             self._resting.popitem(last=False)
 

@@ -226,6 +226,26 @@ def test_list_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
         assert names(dns) == ["DNSBL_ZEN", "URIBL_DBL"]
 
 
+def test_silence_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells once that a list is silent, and that it answers again."""
+    caplog.set_level("INFO", "mdaflow")
+    later = 0.0
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
+    with FakeDNS({LISTED: "silence"}) as server:
+        dns = ask(server, 0.3)
+        for _ in range(2):
+            assert names(dns) == []
+            later += lists.REST + 1
+        server.zone[LISTED] = "127.0.0.2"
+        assert names(dns) == ["DNSBL_ZEN"]
+    zone = "zen.example"
+    assert [r.getMessage() for r in caplog.records] == [
+        f"the list {zone} does not answer, and counts for nothing",
+        f"the list {zone} answers again",
+    ]
+
+
 def test_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is kept for its time, of all of them the last ones; a failure is not."""
     monkeypatch.setattr(resolver, "MAX_KEPT", 2)
