@@ -28,7 +28,8 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from mmap import mmap
@@ -66,6 +67,19 @@ def known_by(message: Message, envelope: Envelope) -> bytes:
 def mark(known: bytes, what: int = RULES) -> bytes:
     """The short form of: this message was at this."""
     return bytes((what,)) + blake2b(known, digest_size=16).digest()
+
+
+def described(marks: Collection[bytes]) -> str:
+    """What messages were at, in words: `the rules of 2 messages, scanners[0] with 1 messages`."""
+    found = Counter(noted[0] for noted in marks)
+    return ", ".join(f"{_name(what)} {found[what]} messages" for what in sorted(found))
+
+
+def _name(what: int) -> str:
+    """Our own tests are the first scanner, before those of the configuration."""
+    if what == RULES:
+        return "the rules of"
+    return "the tests of spam of" if what == 1 else f"scanners[{what - 2}] with"
 
 
 _FIRST = 32

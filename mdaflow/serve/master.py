@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ..app import directory, mailspool, privileges, scanners
 from ..app.config import Config
+from ..app.inflight import described
 from ..app.log import report
 from ..errors import ConfigError
 from . import descriptors, sockets, systemd, tls
@@ -187,7 +188,7 @@ class _Master:
         marks = dead.inflight.marks if code else {}  # who drains may leave a slow thread behind
         self._forks.strikes.add(marks)
         if marks:
-            log.error("worker %d was at the rules of %d messages when it died", pid, len(marks))
+            log.error("worker %d was at %s when it died", pid, described(marks))
         if serving:
             log.error("worker %d ended with %d, it is replaced", pid, code)
             self._not_before = _again_at(dead.born)

@@ -17,7 +17,7 @@ from here import ANN, BOB, RAW, Here
 from mdaflow.app import carry, inflight, pipeline
 from mdaflow.app.build import Site
 from mdaflow.app.decide import decide
-from mdaflow.app.inflight import DEPTH, InFlight, Strikes, known_by
+from mdaflow.app.inflight import DEPTH, InFlight, Strikes, described, known_by
 from mdaflow.engine.plan import Plan
 from mdaflow.errors import Status
 from mdaflow.mail.envelope import Envelope
@@ -79,6 +79,15 @@ def test_mark() -> None:
         other = big.copy()
         other[at] = 1
         assert (one == mark(Message(bytes(other)), ENVELOPE)) is same, at
+
+
+def test_described() -> None:
+    """The log names the scanner that a message was at, as the configuration counts them."""
+    noted = ((b"a", 0), (b"b", 0), (b"a", 1), (b"a", 2))
+    marks = [inflight.mark(name, what) for name, what in noted]
+    assert described(marks) == (
+        "the rules of 2 messages, the tests of spam of 1 messages, scanners[0] with 1 messages"
+    )
 
 
 def test_mark_of_a_file() -> None:
