@@ -1,8 +1,8 @@
 """Who is at something that only one thread or process shall do at a time.
 
 A name is a byte of a file in the folder of state, and a lock of that byte (an open file description
-lock, fcntl(2)) goes with its process, however that ends. Without the folder, or without locks,
-everybody goes on as if alone.
+lock, fcntl(2)) goes with its process, however that ends. While the file cannot be had, only threads
+of one process see each other; without locks everybody goes on as if alone.
 
 Known limit: machines with one store do not see each other's locks.
 """
@@ -13,9 +13,10 @@ import fcntl
 import logging
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import blake2b
 
 LOCKS = "underway"
@@ -26,6 +27,10 @@ LOOK = 0.02
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock: type, whence, start, length, pid (0: required)
 
+_running: set[str] = set()
+_ended = threading.Condition()
+"""What threads are at while there is no file, and how others know that they are done."""
+
 log = logging.getLogger("mdaflow")
 
 
@@ -35,13 +40,33 @@ def alone(state: str, name: str, seconds: float = 0.0) -> Iterator[bool]:
 
     `state` is the folder of small state, or empty when there is none.
     """
+    until = time.monotonic() + seconds
     file = _open(state) if state else -1
+    if file < 0:
+        with _alone_here(name, until) if state else nullcontext(True) as ours:
+            yield ours
+        return
     try:
-        yield file < 0 or _lock(file, name, time.monotonic() + seconds)
+        yield _lock(file, name, until)
     finally:
-        if file >= 0:
-            _unlock(file)
-            os.close(file)
+        _unlock(file)
+        os.close(file)
+
+
+@contextmanager
+def _alone_here(name: str, until: float) -> Iterator[bool]:
+    """The same, among the threads of this process."""
+    with _ended:
+        ours = _ended.wait_for(lambda: name not in _running, max(0.0, until - time.monotonic()))
+        if ours:
+            _running.add(name)
+    try:
+        yield ours
+    finally:
+        if ours:
+            with _ended:
+                _running.remove(name)
+                _ended.notify_all()
 
 
 def _open(state: str) -> int:

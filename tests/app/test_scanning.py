@@ -254,6 +254,20 @@ def test_store_is_full(at: At) -> None:
     assert fake.asked == 1
 
 
+def test_state_is_gone(at: At, tmp_path: Path) -> None:
+    """While the folder of state is gone, threads of a process still wait for each other."""
+    fake, at.store = Fake(at.root, slow=0.2), Broken()
+    post, found = Post(fake, frozenset(("virus",)), 30.0, "defer"), []
+    scanning = Scanning(lambda: [post], at.store, os.fspath(tmp_path / "gone"))
+    threads = [threading.Thread(target=lambda: found.append(report(scanning))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [FOUND] * 8
+    assert fake.asked == 1
+
+
 def test_recent_reports_end(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory counts for as long, and there is little of it."""
     monkeypatch.setattr("mdaflow.app.scanning.KEPT", 0.0)
