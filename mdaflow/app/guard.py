@@ -24,7 +24,10 @@ _VIRUS = """rule "virus" when virus.found { quarantine "virus {virus.name}" }"""
 _UNSCANNED = """rule "not scanned" when unscanned exists {
     quarantine "not scanned: {unscanned}"
 }"""
-_VIRUS_TAG = """set header "X-Virus-Status: {virus.status}" """
+# A field that is set stands where one of the sender's stood: behind a line, maybe, that some readers
+# take for the end of the header. So these are removed before.
+_VIRUS_TAG = """remove header "X-Virus-Status"
+set header "X-Virus-Status: {virus.status}" """
 _VIRUS_TROUBLE = """remove header "X-Virus-Status"
 if virus.unscanned { set header "X-Virus-Status: {virus.status}" }"""
 _SPAM_TROUBLE = """remove header "X-Spam-Status"
@@ -57,7 +60,7 @@ def viruses(config: Config) -> ir.Program | None:
 def tags(config: Config) -> ir.Program | None:
     """What spam, and mail of which nobody knows whether it is some, is marked with."""
     said = config.spam
-    lines = [_TAGS[tag] for tag in said.tags]
+    lines = [f'remove header "{tag}"\n{_TAGS[tag]}' for tag in said.tags]
     tagged = any(looks_for(s, "spam") and s.on_error == "deliver-tagged" for s in config.scanners)
     if tagged and "X-Spam-Status" not in said.tags:
         lines.append(_SPAM_TROUBLE)

@@ -221,6 +221,15 @@ def test_spam_tags(here: Here, spammy: Spammed) -> None:
     assert b"\nSubject: [SPAM] =?iso-8859-1?q?caf=E9?=\n" in stored
 
 
+def test_tags_stand_on_top(here: Here, spammy: Spammed) -> None:
+    """Fields are above those of the sender, who may have put a line there that ends a header."""
+    spammy(tags=("X-Spam-Flag",))
+    assert here.send(b"A: b\nno field\nX-Spam-Flag: NO\n" + RAW).ok
+    [stored] = here.mails()
+    assert stored.count(b"X-Spam-Flag") == 1
+    assert stored.index(b"\nX-Spam-Flag: YES\n") < stored.index(b"\nA: b\n")
+
+
 def test_no_spam_tags(here: Here, spammy: Spammed) -> None:
     """What is no spam has its subject as it was."""
     spammy(Report(), tags=("X-Spam-Flag",), subject="[SPAM]")
