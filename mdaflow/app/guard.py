@@ -24,8 +24,8 @@ _VIRUS = """rule "virus" when virus.found { quarantine "virus {virus.name}" }"""
 _UNSCANNED = """rule "not scanned" when unscanned exists {
     quarantine "not scanned: {unscanned}"
 }"""
-# A field that is set stands where one of the sender's stood: behind a line, maybe, that some readers
-# take for the end of the header. So these are removed before.
+# A field that is set stands where one of the sender's stood: behind a line, maybe, that some
+# readers take for the end of the header. So these are removed before.
 _VIRUS_TAG = """remove header "X-Virus-Status"
 set header "X-Virus-Status: {virus.status}" """
 _VIRUS_TROUBLE = """remove header "X-Virus-Status"

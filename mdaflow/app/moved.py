@@ -54,7 +54,8 @@ def learn_moved(
     trash: Collection[str] = (),
 ) -> Iterator[tuple[bool, Learned]]:
     """Learn from what was moved until `now`, in seconds since the epoch, since the last pass: as
-    spam (True) or as ham. `trash` are the folders for what is deleted. Raises OSError, PermFail for a folder that can be none."""
+    spam (True) or as ham. `trash` are the folders for what is deleted. Raises OSError, and PermFail
+    for a folder that can be none."""
     last = float(store.get(_LAST) or "0")
     last = last if last <= now else 0.0  # a clock was set: all is looked at once more
     if mailbox.format != "maildir" or mailbox.layout:
