@@ -104,12 +104,20 @@ class File:
     def _opened(self, make: bool) -> sqlite3.Connection:
         """The file that is there now: who has removed a broken one, or put another one in its
         place, need not start the server again."""
-        if self._connection is not None and self._inode != _inode(self._path):
+        if self._connection is not None and self._moved():
             self._drop()
         if self._connection is None:
             self._connection = self._open(make)
-            self._inode = _inode(self._path)
+            self._inode = os.stat(self._path).st_ino
         return self._connection
+
+    def _moved(self) -> bool:
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+        except OSError:  # nobody can tell
+            return False
 
     def _try(self, work: Callable[[sqlite3.Connection], T], until: float, make: bool) -> T:
         """Do it as soon as no other process is in the way, for which sqlite itself waits in some
@@ -156,14 +164,6 @@ class File:
         for (statement,) in db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"):
             if statement not in self._schema:
                 raise OSError(EPERM, "is no file of ours", self._path)
-
-
-def _inode(path: str) -> int:
-    """The number of the file; 0 when there is none."""
-    try:
-        return os.stat(path).st_ino
-    except OSError:
-        return 0
 
 
 def _claim(path: str) -> None:

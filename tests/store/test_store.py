@@ -444,3 +444,17 @@ def test_another_file(file: str, tmp_path: Path, how: str) -> None:
     store.put("c d", "kept")
     assert SqliteStore(file).get("c d") == "kept"
     store.close()
+
+
+def test_folder_that_cannot_be_looked_at(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is open stays so while nobody can tell whether it is still there."""
+    store = SqliteStore(file)
+    store.put("a b", "kept")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mdaflow.store.sqlite.os.stat", refuse)
+        assert store.get("a b") == "kept"
+    store.close()
