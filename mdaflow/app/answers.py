@@ -210,7 +210,8 @@ def _dangers(answers: Answers, fact: Fact, about: About) -> Answer:
 
 
 def _ambiguous(answers: Answers, fact: Fact, about: About) -> Answer:
-    return [bool(fact.message.readings.doubts)]
+    readings = fact.message.readings
+    return [bool(readings.doubts or readings.limit)]
 
 
 def _list(answers: Answers, fact: Fact, about: About) -> Answer:

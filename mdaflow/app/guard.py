@@ -39,6 +39,7 @@ else { set header "X-Spam-Flag: NO" }""",
     "X-Spam-Status": """set header "X-Spam-Status: {spam.status}" """,
 }
 _SUBJECT = """if spam {{ set header "Subject: {} {{subject}}" }}"""
+_FORGED = """remove header "X-Spam-Flag" """
 _FOLDER = """rule "spam" when spam {{ set header "X-Spam-Flag: YES" deliver to "{}" }}"""
 """With a field by which `mdaflow learn --moved` sees that nobody has moved it there."""
 
@@ -49,7 +50,7 @@ def viruses(config: Config) -> ir.Program | None:
     if not posts:
         return _program([_UNSCANNED] if _any(config, "quarantine") else [])
     lines = [_VIRUS] if config.virus.found == "quarantine" else []
-    lines += [_UNSCANNED] if _any(config, "quarantine") else []
+    lines += [_UNSCANNED] if lines or _any(config, "quarantine") else []
     if config.virus.tag:
         lines.append(_VIRUS_TAG)
     elif any(s.on_error == "deliver-tagged" for s in posts):
@@ -64,6 +65,8 @@ def tags(config: Config) -> ir.Program | None:
     tagged = any(looks_for(s, "spam") and s.on_error == "deliver-tagged" for s in config.scanners)
     if tagged and "X-Spam-Status" not in said.tags:
         lines.append(_SPAM_TROUBLE)
+    if said.folder and "X-Spam-Flag" not in said.tags:
+        lines.append(_FORGED)
     if said.subject:
         lines.append(_SUBJECT.format(_quoted(said.subject.strip())))
     return _program(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mdaflow.errors import ConfigError
@@ -83,12 +84,12 @@ def examine(config: Config) -> tuple[list[str], list[str]]:
     """What is wrong with scanners, and what may be only now: that one is away."""
     problems: list[str] = []
     warnings: list[str] = []
-    try:
-        Own(config, "localhost", None, kept=False).post()
-        check(config)
-    except ConfigError as error:
-        problems += error.problems
-    else:
+    for act in (Own(config, "localhost", None, kept=False).post, partial(check, config)):
+        try:
+            act()
+        except ConfigError as error:
+            problems += error.problems
+    if not problems:
         with as_mail_user(config):
             for post in open_scanners(config):
                 try:

@@ -150,6 +150,8 @@ class Scanning:
                 report = Report(unscanned=cleaned(str(error) or type(error).__name__))
                 if not isinstance(error, Unscanned):
                     log.exception("%s failed", post.name)
+            if (out or spared) and not (report.viruses or report.unscanned):
+                report = Report(unscanned=STOPPED)  # it has not seen what others might
         if report.unscanned:
             took = time.monotonic() - began
             log.warning("%s: not scanned after %.1f s: %s", post.name, took, report.unscanned)

@@ -19,7 +19,7 @@ from mdaflow.mail.message import Message
 from mdaflow.scan import Hit, Report
 from mdaflow.scan.verdict import Verdict, combined, spam_status, total
 
-from .scanning import OWN, Post, Scanning, names
+from .scanning import OWN, STOPPED, Post, Scanning, names
 
 if TYPE_CHECKING:
     from .answers import About, Answer, Answers
@@ -59,7 +59,7 @@ def _refuse(found: Sequence[tuple[Post, Report]], about: About) -> None:
     When nothing is really delivered it is noted, so that whoever tries can be told.
     """
     for post, report in found:
-        if report.unscanned and post.on_error == "defer":
+        if report.unscanned not in ("", STOPPED) and post.on_error == "defer":
             error = TempFail(UNSCANNED, f"{post.name}: {report.unscanned}")
             if about.really:
                 raise error
@@ -102,15 +102,19 @@ def _finding(answers: Answers, fact: Fact, about: About) -> Answer:
 
 
 def _unscanned(answers: Answers, fact: Fact, about: About) -> Answer:
-    """Whose mail is to be kept back, and who could not look at it: `clamd: timed out`."""
+    """Whose mail is to be kept back, and who could not look at it: `clamd: timed out`.
+
+    What has stopped mdaflow would do so again, so it is kept back where others would wait.
+    """
     scanning, message = answers.scanning, _message(fact, about)
-    held = [post for post in scanning.posts if post.on_error == "quarantine"]
-    if not held:
-        return None
-    found = (
-        (post, scanning.report(post, message, fact.envelope, spared=about.spared)) for post in held
-    )
-    return list(combined(names(list(found))).unscanned)
+    found = []
+    for post in scanning.posts:
+        waits = post.on_error == "defer" and "virus" in post.looks_for
+        if waits or post.on_error == "quarantine":
+            report = scanning.report(post, message, fact.envelope, spared=about.spared)
+            if not waits or report.unscanned == STOPPED:
+                found.append((post, report))
+    return list(combined(names(found)).unscanned)
 
 
 # --- what a recipient adds ---------------------------------------------------------------------
@@ -188,7 +192,9 @@ def seen(answers: Answers, fact: Fact, about: About) -> Seen:
     """What scanners say, of a fact about the message. Raises TempFail if it is really delivered."""
     status = answers.answer(fact._replace(name="virus.status"), about)
     hits, unscanned = hits_of(answers, fact, about) or (None, ())
-    return Seen(status[0] if status else "", required_of(answers, about), hits, unscanned)
+    viruses = about.told.get("virus") or Verdict()
+    missing = (*viruses.unscanned, *unscanned)
+    return Seen(status[0] if status else "", required_of(answers, about), hits, missing)
 
 
 SHARED: dict[str, _Provider] = {

@@ -39,7 +39,7 @@ from mdaflow.app.deputies import Task, run_all
 from mdaflow.app.routing import route
 from mdaflow.app.verdicts import Seen
 
-from . import EX_DATAERR, EX_TEMPFAIL, exit_code
+from . import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, exit_code
 from .common import (
     as_deputy,
     as_each,
@@ -182,7 +182,10 @@ def _try(trial: _Trial, recipient: str) -> int:
     if trial.execute:
         from mdaflow.app.pipeline import deliver_message
 
-        click.echo(f"{deliver_message(here, mail, about, user=whose, programs=programs)}", err=True)
+        status = deliver_message(here, mail, about, user=whose, programs=programs)
+        click.echo(f"{status}", err=True)
+        if not status.ok:
+            return EX_TEMPFAIL if status.temporary else EX_NOPERM
     return EX_DATAERR if broken else 0
 
 

@@ -9,7 +9,7 @@ belongs to the part it is in. Nothing here raises, whatever the bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.message import Message as EmailPart
 
@@ -19,6 +19,8 @@ from .transfer import DECODERS, OTHERS
 
 MAX_PARTS = 10_000
 MAX_DEPTH = 64
+MAX_MISSED = 10_000
+"""Lines of a multipart that begin like a delimiter, and are none."""
 MAX_TEXT = 8 << 20
 MAX_PARAMETERS = 4 << 10
 MAX_SEMICOLONS = 100
@@ -158,17 +160,25 @@ def _parameter(part: EmailPart, name: str, field: str) -> str:
     return str(value)
 
 
-def split(raw: Raw, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
+def split(
+    raw: Raw, start: int, end: int, boundary: bytes, stop: Callable[[], object] = bool
+) -> list[tuple[int, int]]:
     """The body parts of a multipart between its delimiter lines (RFC 2046 section 5.1.1).
 
-    The line above `start` is the empty one behind the header.
+    The line above `start` is the empty one behind the header. `stop` is called where so many lines
+    only begin like a delimiter that the rest is not divided.
     """
+    missed = 0
     delimiter = b"\n--" + boundary
     inner: list[tuple[int, int]] = []
     opened = -1
     for at in finds(raw, delimiter, start - 1, end):
         line_end = _DELIMITER_END.match(raw, at + len(delimiter), end)
         if line_end is None:
+            missed += 1
+            if missed == MAX_MISSED:
+                stop()
+                break
             continue
         if opened >= 0:
             inner.append((opened, max(opened, at)))

@@ -219,7 +219,7 @@ class _Walk:
         for boundary in readings:
             if not self._spend(end - start):
                 break
-            inner = split(raw, start, end, boundary)
+            inner = split(raw, start, end, boundary, self._crowded)
             if inner and not self.quiet:
                 self.boundaries.add(boundary)
                 self._behind(raw, inner, end, boundary)
@@ -294,6 +294,9 @@ class _Walk:
             self.todo.append((copy, 0, len(copy), depth + 1))
         else:
             self._stop("too many encoded messages")
+
+    def _crowded(self) -> None:
+        self._stop("too many lines that look like boundaries")
 
     # leaves
 

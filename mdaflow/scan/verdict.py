@@ -29,12 +29,18 @@ class Verdict(NamedTuple):
 
     @property
     def virus_status(self) -> str:
-        """`Clean`, or what else there is to say, as a header field has it."""
+        """`Clean`, or what else there is to say, as a header field has it: why something was not
+        scanned names places of ours, so it is not for senders and recipients."""
         if self.viruses:
             return f"Infected ({', '.join(self.viruses)})"[:MAX_STATUS]
         if self.unscanned:
-            return f"Not scanned ({'; '.join(self.unscanned)})"[:MAX_STATUS]
+            return f"Not scanned ({_who(self.unscanned)})"[:MAX_STATUS]
         return "Clean"
+
+
+def _who(unscanned: Sequence[str]) -> str:
+    """The names of scanners, without why."""
+    return ", ".join(why.partition(":")[0] for why in unscanned)
 
 
 def combined(reports: Iterable[tuple[str, Report]]) -> Verdict:
@@ -60,7 +66,7 @@ def spam_status(hits: Sequence[Hit], required: float, unscanned: Sequence[str] =
     tests = ",".join(hit.name for hit in by_weight) or "none"
     said = "Yes" if score >= required else "No"
     text = f"{said}, score={score:.1f} required={required:.1f} tests={tests}"
-    more = f" (not scanned: {'; '.join(unscanned)})" if unscanned else ""
+    more = f" (not scanned: {_who(unscanned)})" if unscanned else ""
     return f"{text[: MAX_STATUS - len(more[:MAX_NAME])]}{more[:MAX_NAME]}"
 
 

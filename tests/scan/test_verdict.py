@@ -40,7 +40,7 @@ def test_combined() -> None:
         (Verdict(), "Clean"),
         (Verdict(("X", "Y")), "Infected (X, Y)"),
         (Verdict(("X",), (), ("clamd: down",)), "Infected (X)"),
-        (Verdict((), (A,), ("clamd: down", "b: slow")), "Not scanned (clamd: down; b: slow)"),
+        (Verdict((), (A,), ("clamd: down", "b: slow")), "Not scanned (clamd, b)"),
     ],
 )
 def test_virus_status(verdict: Verdict, status: str) -> None:
@@ -53,7 +53,7 @@ def test_spam_status() -> None:
     assert spam_status((A, B), -1.5) == "Yes, score=-1.2 required=-1.5 tests=B,A"
     assert spam_status((), 5.0) == "No, score=0.0 required=5.0 tests=none"
     assert spam_status((A,), 3.0, ["spamd: down"]) == (
-        "Yes, score=3.0 required=3.0 tests=A (not scanned: spamd: down)"
+        "Yes, score=3.0 required=3.0 tests=A (not scanned: spamd)"
     )
 
 
