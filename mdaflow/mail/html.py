@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import html
 import re
+from functools import lru_cache
+
+MAX_KEPT = 64 << 10
+"""Characters of markup whose text is kept for a moment."""
 
 # Each alternative, once begun, matches to the end of the text at the latest: so it is linear.
 _MARKUP = re.compile(
@@ -32,6 +36,16 @@ _HUGE = re.compile(r"&#[0-9]{8,};?")  # more digits than Python turns into a num
 
 def text_of_html(markup: str) -> str:
     """The lines of text in HTML, without space around them."""
+    return _text_again(markup) if len(markup) <= MAX_KEPT else _text(markup)
+
+
+@lru_cache(4)
+def _text_again(markup: str) -> str:
+    """The same, which rules, tests of spam and tokens of one message ask for in turn."""
+    return _text(markup)
+
+
+def _text(markup: str) -> str:
     out: list[str] = []
     at = 0
     while found := _MARKUP.search(markup, at):
