@@ -15,16 +15,18 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, tzinfo
 
-from mdaflow.deliver.held import Entry, Held, NotHeld, held, look
+from mdaflow.deliver.held import Entry, Held, Note, NotHeld, folders, held, look, messages
 from mdaflow.deliver.quarantine import component
 from mdaflow.engine.plan import one_line
-from mdaflow.errors import TempFail, from_oserror
+from mdaflow.errors import PermFail, TempFail, from_oserror
 from mdaflow.mail.letter import compose
 from mdaflow.route.users import User
 
 from .build import Site
+from .decide import find_user
 from .notices import store_letter
 from .release import check_reach
 
@@ -64,6 +66,26 @@ def digest(site: Site, user: User, contact: str, since: float, now: float | None
         return _digest(site, user, contact, since, now)
     except OSError as error:
         raise from_oserror(error) from error
+
+
+def who_has_some(site: Site) -> Iterator[User]:
+    """The users who have mail in the quarantine, by the notes there: a source need not list its
+    users, nor all of their domains. Who is gone is none. Raises OSError."""
+    root = site.config.quarantine
+    for folder in folders(root):
+        notes = (_note(root, each) for each in messages(root, folder))
+        found = next((note for note in notes if note is not None), None)
+        with suppress(PermFail):
+            user = None if found is None else find_user(site, found.envelope.recipient)
+            if user is not None and component(user.address) == folder:
+                yield user
+
+
+def _note(root: str, each: Held) -> Note | None:
+    try:
+        return look(root, each).note
+    except NotHeld:  # gone by now
+        return None
 
 
 def _digest(site: Site, user: User, contact: str, since: float, now: float) -> int:

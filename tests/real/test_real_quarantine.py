@@ -148,3 +148,12 @@ def test_digest(server: System) -> None:
     assert ann.files() == []
     again = server.call("quarantine", "digest", "-u", bob.address)
     assert (again.returncode, again.stdout) == (0, "")
+
+
+def test_digest_for_all(server: System) -> None:
+    """All who have mail there are told, though the source of accounts names no domain."""
+    bob = server.account(rules="discard")
+    put(server, bob)
+    done = server.call("quarantine", "digest", "--all")
+    assert (done.returncode, done.stdout) == (0, f"{bob.address}: told of 1\n"), done.stderr
+    assert len(bob.files()) == 1

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import click
 
 from mdaflow import MailError, Site, User, find_user, read_config
-from mdaflow.app.digest import digest
-from mdaflow.app.expire import listed
+from mdaflow.app.digest import digest, who_has_some
 from mdaflow.cli import EX_TEMPFAIL
 from mdaflow.cli.common import config_option, say, working
 
@@ -26,7 +25,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
 
 @click.command("digest")
 @click.option("-u", "names", multiple=True, metavar="ADDRESS", help="A user; may be repeated.")
-@click.option("--all", "everybody", is_flag=True, help="All users of the configuration.")
+@click.option("--all", "everybody", is_flag=True, help="All who have mail there.")
 @click.option(
     "--since",
     callback=_seconds,
@@ -49,7 +48,8 @@ def command(
         raise click.UsageError("say -u ADDRESS or --all")
     settings = read_config(config)
     with working(settings) as here:
-        users = listed(here.users) if everybody else [find_user(here, name) for name in names]
+        users: Iterable[User]
+        users = who_has_some(here) if everybody else [find_user(here, name) for name in names]
         return _tell(here, users, contact or f"postmaster@{here.hostname}", time.time() - since)
 
 
