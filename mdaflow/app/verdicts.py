@@ -107,14 +107,17 @@ def _unscanned(answers: Answers, fact: Fact, about: About) -> Answer:
     What has stopped mdaflow would do so again, so it is kept back where others would wait.
     """
     scanning, message = answers.scanning, _message(fact, about)
-    found = []
-    for post in scanning.posts:
-        waits = post.on_error == "defer" and "virus" in post.looks_for
-        if waits or post.on_error == "quarantine":
-            report = scanning.report(post, message, fact.envelope, spared=about.spared)
-            if not waits or report.unscanned == STOPPED:
-                found.append((post, report))
-    return list(combined(names(found)).unscanned)
+    asked = [post for post in scanning.posts if post.on_error == "quarantine" or _waits(post)]
+    reports = (
+        (post, scanning.report(post, message, fact.envelope, spared=about.spared)) for post in asked
+    )
+    held = [(p, report) for p, report in reports if not _waits(p) or report.unscanned == STOPPED]
+    return list(combined(names(held)).unscanned) if asked else None
+
+
+def _waits(post: Post) -> bool:
+    """Does mail wait until it can look for viruses?"""
+    return post.on_error == "defer" and "virus" in post.looks_for
 
 
 # --- what a recipient adds ---------------------------------------------------------------------

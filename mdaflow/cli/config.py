@@ -50,6 +50,7 @@ def check(path: str | None, as_json: bool) -> None:
         problems += _unmet(config) if config.has_accounts else ()
     except ConfigError as error:
         problems = list(error.problems)
+    problems = list(dict.fromkeys(problems))  # several may need the same user
     if as_json:
         click.echo(_json({"file": name, "problems": problems, "warnings": warnings}))
         raise SystemExit(os.EX_CONFIG if problems else 0)

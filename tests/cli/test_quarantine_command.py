@@ -234,17 +234,6 @@ def test_release_without_an_envelope(site: Site) -> None:
     assert len(site.inbox()) == 1
 
 
-def test_learn_without_a_classifier(site: Site) -> None:
-    """Where nobody learns, that is said, and a message that shall be learned is not released."""
-    name = site.put()
-    for what in (("learn", "spam", name), ("release", "--learn", name)):
-        done = site.call(*what)
-        if done.returncode == 0:
-            pytest.skip("there is a classifier")
-        assert b"no classifier is configured" in done.stderr
-        assert site.names == [name]
-
-
 def test_expire(site: Site) -> None:
     """What is too old goes; without --days after the days of the configuration."""
     name = site.put()
