@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-from mdaflow.deliver.mailbox import enter
 from mdaflow.errors import INTERNAL, TempFail, from_oserror
 from mdaflow.route.users import User, has_entries
 
@@ -45,6 +44,8 @@ def _check(folder: str, user: User) -> None:
 
 def _make(there: str, missing: list[str]) -> None:
     """Make folders, one in the other, so that they are on the disk. Raises OSError."""
+    from mdaflow.deliver.mailbox import enter  # a dry run makes none
+
     here = os.open(there, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in missing:
         try:

@@ -14,7 +14,6 @@ from contextlib import closing, suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from mdaflow.deliver.job import Job, Learner
 from mdaflow.mail.message import Message
 from mdaflow.scan import Unscanned
 from mdaflow.store import Store
@@ -23,6 +22,7 @@ from .collection import Found
 from .config import Config, Rspamd
 
 if TYPE_CHECKING:  # most mail teaches nothing
+    from mdaflow.deliver.job import Job, Learner
     from mdaflow.scan.bayes import Counts as Counts
     from mdaflow.scan.bayes import Lesson
 

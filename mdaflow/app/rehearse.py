@@ -55,6 +55,7 @@ _MODULES = (
     *(f"mdaflow.scan.{name}" for name in ("dangers", "magic")),
     *(f"mdaflow.mail.{name}" for name in ("letter", "loop", "edit", "html")),
     *("mdaflow.lang.forward", "mdaflow.route.access", "mdaflow.app.senders"),
+    *("mdaflow.app.profile", "mdaflow.deliver.underway"),
     *("mdaflow.scan.known", "mdaflow.scan.senders"),
     *(f"mdaflow.mail.{name}" for name in ("readings", "contents", "names")),
     *(f"mdaflow.scan.{name}" for name in ("dangers", "archives", "kinds", "bayes", "known")),

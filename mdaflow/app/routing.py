@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mdaflow.engine.run import run
 from mdaflow.errors import TempFail
 from mdaflow.mail.address import without_detail
 from mdaflow.mail.envelope import NOBODY, Client, Envelope
 from mdaflow.mail.message import Message
-from mdaflow.route.access import Asked, Verdict
 from mdaflow.route.destination import Destination as Destination
 from mdaflow.route.destination import Step as Step
 from mdaflow.route.doubts import doubts as doubts
@@ -19,6 +18,9 @@ from mdaflow.route.users import User
 
 from .build import Site
 from .decide import forward_stage
+
+if TYPE_CHECKING:
+    from mdaflow.route.access import Asked, Verdict
 
 
 class Routed(NamedTuple):

@@ -21,7 +21,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from mdaflow.deliver import underway
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.mail.raw import digest
@@ -129,6 +128,8 @@ class Scanning:
         report = self._kept(key)
         if report is not None:
             return report
+        from mdaflow.deliver import underway  # a dry run that asks no scanner needs nothing of it
+
         with underway.alone(self._state, key, post.seconds) as alone:
             report = self._kept(key)
             if report is None and not alone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdaflow.errors import ConfigError, TempFail
 from mdaflow.route.users import FolderUsers, Users
@@ -13,7 +13,9 @@ from mdaflow.route.users import FolderUsers, Users
 from . import privileges
 from .config import Config, Folders, Passwd, Source, Sql, Static, System
 from .kinds import NO_QUOTA
-from .profile import Profiles, fixed_part
+
+if TYPE_CHECKING:
+    from .profile import Profiles
 
 
 def open_source(number: int, config: Config) -> Users:
@@ -86,6 +88,8 @@ def _lower(domains: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _profiles(number: int, source: Passwd | Sql | Static, config: Config) -> Profiles:
+    from .profile import Profiles  # folders and accounts need none
+
     return Profiles(number, source, privileges.uid_of(config))
 
 
@@ -95,6 +99,8 @@ def places(source: Source) -> Iterator[str]:
         case Folders():
             yield source.folders
         case Passwd() | Sql() | Static():
+            from .profile import fixed_part
+
             yield fixed_part(source.home)
             yield getattr(source, "passwd", "")
             yield getattr(source, "password", "")
