@@ -172,7 +172,7 @@ def open_site(
             directory.load()
     if directory.senders is not None and inflight is not None:  # a server refuses to begin (P51)
         directory.senders.load()
-    answers = _answers(config, store, config.state if kept else "", inflight)
+    answers = _answers(config, hostname, store, config.state if kept else "", inflight)
     if kept:
         answers.scanning.load()
     return Site(
@@ -213,7 +213,7 @@ def with_store(site: Site, state: str) -> Site:
         config=replace(config, state=state),
         rules=UserRules(store, site.rules.powers, _limits(config)),
         forwards=_forwards(store, site.rules.powers, _limits(config)),
-        answers=_answers(config, store, state),
+        answers=_answers(config, site.hostname, store, state),
         key=_key(state),
     )
 
@@ -253,11 +253,13 @@ def examine(config: Config) -> list[str]:
     return problems
 
 
-def _answers(config: Config, store: Store, state: str, inflight: InFlight | None = None) -> Answers:
+def _answers(
+    config: Config, hostname: str, store: Store, state: str, inflight: InFlight | None = None
+) -> Answers:
     """Who answers what rules ask. Without `state` nothing is kept of what scanners say. Raises
     ConfigError."""
     dns = _dns(config)
-    own = Own(config, config.hostname or os.uname().nodename, dns, kept=bool(state))
+    own = Own(config, hostname, dns, kept=bool(state))
     kept = store if state else None
     scanning = Scanning(
         lambda: [own.post(), *open_scanners(config)],

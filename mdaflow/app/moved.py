@@ -38,7 +38,6 @@ REMEMBERED = 90 * 86_400.0
 """Seconds for which a message is known to have been in the folder for spam."""
 SLACK = 60.0
 """Seconds by which the clock of a file server may be behind."""
-JUNK = "Junk"
 
 _LAST = "moved pass"
 _NEITHER = ("Drafts", "Sent", "Sent Items", "Outbox")

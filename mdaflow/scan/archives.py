@@ -39,7 +39,6 @@ _SMALL = 1 << 20
 """Below this a high ratio harms nobody."""
 
 ENCRYPTED = "encrypted"
-MACROS = "macros"
 NOT_OPENED = "not opened"
 PROGRAM = "program"
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from mdaflow.engine.plan import printable
+
 from . import Hit, Report
 
 MAX_NAME = 200
@@ -72,8 +74,7 @@ def spam_status(hits: Sequence[Hit], required: float, unscanned: Sequence[str] =
 
 def cleaned(text: str) -> str:
     """What a scanner has called something, as one short line."""
-    line = "".join(char if char.isprintable() else " " for char in text[: 2 * MAX_NAME])
-    return " ".join(line.split())[:MAX_NAME] or "?"
+    return " ".join(printable(text[: 2 * MAX_NAME]).split())[:MAX_NAME] or "?"
 
 
 # --- kept as text ------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from mdaflow.app.weights import read_weights
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
 from mdaflow.scan import Hit
-from mdaflow.scan.spam import Spam, bayes_hits, for_recipient, own_hits, score
+from mdaflow.scan.spam import Spam, bayes_hits, for_recipient, own_hits
 from mdaflow.scan.spam.clues import MAX_TEXT, MAX_URLS, Clues, Site
+from mdaflow.scan.verdict import total
 
 TABLE = read_weights()
 ENVELOPE = Envelope("ann@example.com", "bob@example.org")
@@ -33,8 +34,8 @@ def names(hits: Iterable[Hit]) -> set[str]:
 def test_score_is_the_sum_of_what_is_met() -> None:
     """Each hit tells its part of the score, the largest first, and what it means."""
     hits = Spam(TABLE).scan(FEE, ENVELOPE, 1).hits
-    assert score(hits) == pytest.approx(sum(hit.score for hit in hits))
-    assert score(hits) > 5
+    assert total(hits) == pytest.approx(sum(hit.score for hit in hits))
+    assert total(hits) > 5
     assert hits[0].name == "SAYS_FEE"
     assert [abs(hit.score) for hit in hits] == sorted((abs(h.score) for h in hits), reverse=True)
     assert all(hit.why.startswith(TABLE[hit.name].about) for hit in hits)
@@ -107,7 +108,7 @@ def test_known_senders_count_against_spam() -> None:
     hits = Spam(TABLE).scan(FEE, ENVELOPE, 1).hits
     own = for_recipient(hits, known=True, evidence=None, table=TABLE)
     assert names(own) - names(hits) == {"KNOWN_SENDER"}
-    assert score(own) == pytest.approx(score(hits) + TABLE["KNOWN_SENDER"].weight)
+    assert total(own) == pytest.approx(total(hits) + TABLE["KNOWN_SENDER"].weight)
 
 
 def test_weights_of_zero_are_no_hits() -> None:
@@ -124,7 +125,7 @@ def test_weights_of_zero_are_no_hits() -> None:
 def test_any_bytes_have_a_score(raw: bytes) -> None:
     """Any bytes as mail give hits and a finite score."""
     hits = Spam(TABLE).scan(Message(raw), ENVELOPE, 1).hits
-    assert math.isfinite(score(hits))
+    assert math.isfinite(total(hits))
     assert names(hits) <= set(TABLE)
 
 
@@ -139,7 +140,7 @@ WORDS = st.sampled_from(
 def test_whatever_stands_there_has_a_score(text: str, kind: str) -> None:
     """Pieces of markup, addresses and fields in any order give a finite score."""
     raw = f"Content-Type: text/{kind}\nSubject: {text[:50]!r}\n{text}\n\n{text}".encode()
-    assert math.isfinite(score(Spam(TABLE).scan(Message(raw), ENVELOPE, 1).hits))
+    assert math.isfinite(total(Spam(TABLE).scan(Message(raw), ENVELOPE, 1).hits))
 
 
 @pytest.mark.parametrize(
@@ -152,4 +153,4 @@ def test_no_more_is_looked_at_than_the_caps_allow(unit: str) -> None:
     assert len(clues.html) <= MAX_TEXT
     assert len(clues.urls) <= MAX_URLS
     assert len(clues.markup.links) <= MAX_URLS
-    assert math.isfinite(score(own_hits(Message(raw), ENVELOPE, Site(), TABLE)))
+    assert math.isfinite(total(own_hits(Message(raw), ENVELOPE, Site(), TABLE)))

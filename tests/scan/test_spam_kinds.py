@@ -7,8 +7,9 @@ import pytest
 from mdaflow.app.weights import read_weights
 from mdaflow.mail.envelope import Envelope
 from mdaflow.mail.message import Message
-from mdaflow.scan.spam import own_hits, score
+from mdaflow.scan.spam import own_hits
 from mdaflow.scan.spam.clues import Site
+from mdaflow.scan.verdict import total
 
 TABLE = read_weights()
 THRESHOLD = 5.0
@@ -45,7 +46,7 @@ def mail(author: str, subject: str, body: str, *, page: bool = False, **fields: 
 
 def scored(message: Message) -> float:
     """By our own tests alone."""
-    return score(own_hits(message, Envelope("x@sender.example"), Site(), TABLE))
+    return total(own_hits(message, Envelope("x@sender.example"), Site(), TABLE))
 
 
 def newsletter(author: str, subject: str, body: str) -> Message:

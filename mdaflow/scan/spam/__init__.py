@@ -120,11 +120,6 @@ def for_recipient(
     return _sorted([*kept, *own, *([_hit(KNOWN_SENDER, 1, table)] if known else [])])
 
 
-def score(hits: Iterable[Hit]) -> float:
-    """The sum of hits, to a hundredth."""
-    return round(sum(hit.score for hit in hits), 2)
-
-
 def _told(found: Iterable[Hit | str], table: Table) -> list[Hit]:
     told = ((hit.name, hit.why) if isinstance(hit, Hit) else (hit, "") for hit in found)
     return [_hit(name, 1, table, why) for name, why in told if name in table]

@@ -242,10 +242,6 @@ class Clues:
         found = dict.fromkeys([*(link.url for link in self.markup.links), *urls_in(self.plain)])
         return list(islice(found, MAX_URLS))
 
-    @cached_property
-    def link_sites(self) -> set[str]:
-        return {site(url.host) for url in self.urls if url.host}
-
 
 Tests = dict[str, Callable[[Clues], float]]
 """Tests by name: how far a message meets each, from 0 (not at all) to 1."""
